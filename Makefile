@@ -1,0 +1,72 @@
+# Everything a person or CI does here, by name. `make` alone lists the targets.
+
+PYTHON ?= python3
+UV_VERSION ?= 0.13.8
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTHON_MIN := 3, 11
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test lint format proto proto-check bench chaos lock clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with everything in it (the other targets do this when needed)
+
+$(STAMP): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "'$(PYTHON)' was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11"; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < ($(PYTHON_MIN)))' || { echo "Handfast needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=/path/to/python3.11"; exit 1; } >&2
+	@echo "Installing into .venv"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(STAMP) ## Two databases, a bank, and processes killed at the worst moment: watch it stay atomic
+	@$(BIN)/handfast demo
+
+test: $(STAMP) ## Run the tests
+	@$(BIN)/pytest
+
+lint: $(STAMP) ## Check style, types, the wire contract and its generated stubs
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "Files are not formatted; mend them with: make format"; exit 1; } >&2
+	@$(BIN)/mypy
+	@$(BIN)/buf lint
+	@$(MAKE) proto-check
+
+format: $(STAMP) ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format --write
+
+proto: $(STAMP) ## Generate the stubs from the .proto files
+	@$(BIN)/python tools/generate_stubs.py
+
+proto-check: $(STAMP) ## Fail when the committed stubs are not what the .proto files give
+	@$(BIN)/python tools/generate_stubs.py --check
+
+bench: $(STAMP) ## Measure the speed figures, each against its baseline
+	@$(BIN)/python -m benchmarks
+
+chaos: $(STAMP) ## Run every fault scenario and write chaos-report/
+	@$(BIN)/handfast chaos run --all --report chaos-report
+
+# The environments that install from the lock have no uv in them: nobody but this target needs it.
+lock: ## Choose dependency versions afresh and write requirements.txt
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(PYTHON) -m venv "$$dir" && "$$dir/bin/pip" install --quiet uv==$(UV_VERSION) && \
+	"$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-config --no-header --no-emit-index-url --no-emit-find-links \
+		--all-extras --group dev --output-file requirements.txt pyproject.toml
+
+clean: ## Remove .venv, caches and reports
+	@rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis chaos-report bench-report
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
