@@ -1,0 +1,136 @@
+"""The log's contract.
+
+A decision log is a write-once register per gtrid. ``decide`` offers a decision and learns which one stands; whoever
+comes second learns the first one's choice. That is all that commit, recovery and, one day, takeover by another
+coordinator need, and it is the reason why no other component ever chooses an outcome.
+
+Writes are submitted, not awaited: the driver hands over a record with a callback and goes on; the log gathers what
+came while its last force was running and forces it together (group commit: DeWitt et al., 1984). Callbacks run on the
+event loop's thread, in the order of submission, and only when the record is durable.
+
+A failed force is of one of two kinds. ``LogRefused`` says that the record is certainly not in the log (disk full, and
+rolled back): the transaction may be aborted and the log goes on. Everything else leaves the log's content unknown: it
+closes, reports ``LogBroken`` to every waiting callback and to ``on_broken``, and the process must stop rather than go
+on with a log that it can't trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from coordinator.log.records import (
+    DecisionRecord,
+    EndRecord,
+    Identity,
+    LoggedTransaction,
+    ParticipantRecord,
+    ResolutionRecord,
+)
+from coordinator.protocol.states import Decision
+
+
+class LogRefused(Exception):
+    """The record was not written, certainly; the log goes on."""
+
+
+class LogBroken(Exception):
+    """The log's content is unknown; the coordinator must stop."""
+
+
+OnDecided = Callable[[Decision | LogRefused | LogBroken], None]
+"""Told which decision stands, durably, or why none was written."""
+
+OnWritten = Callable[[LogRefused | LogBroken | None], None]
+"""Told that a record is durable (None), or why it is not."""
+
+
+class LogStore(Protocol):
+    """A durable, write-once register of decisions, with the few other things recovery needs.
+
+    ``open`` first, ``close`` last. Methods are called from one event loop's thread; none of them blocks it for longer
+    than a lookup takes.
+    """
+
+    async def open(self) -> Identity:
+        """Open or create the log, migrate it, raise the epoch durably, and start the writer.
+
+        Returns:
+            The coordinator's id and its new epoch.
+
+        Raises:
+            HandfastFault: LOG_PATH_UNUSABLE, LOG_LOCKED, LOG_CORRUPT, LOG_SCHEMA_NEWER or LOG_OF_ANOTHER.
+        """
+
+    async def close(self) -> None:
+        """Write what was submitted, then release the log. Idempotent."""
+
+    def decide(self, record: DecisionRecord, on_decided: OnDecided) -> None:
+        """Offer a decision; learn, once it is durable, which one stands for this gtrid.
+
+        Args:
+            record: the decision offered. It stands if none stood before.
+            on_decided: called on the loop's thread with the standing decision.
+        """
+
+    def end(self, record: EndRecord, on_written: OnWritten | None = None) -> None:
+        """Write, lazily, that a decided transaction has ended. Without effect when the gtrid has no decision.
+
+        The record travels with the next force; alone it waits for no longer than a second. Losing it in a crash costs
+        one round of Commit messages at recovery.
+        """
+
+    def register(self, record: ParticipantRecord, on_written: OnWritten) -> None:
+        """Keep a participant durably. It replaces the one with the same resource and instance, and any other that
+        registered the same resource at the same address earlier: that process is gone."""
+
+    def record_resolution(self, record: ResolutionRecord, on_written: OnWritten) -> None:
+        """Keep an operator's intervention durably."""
+
+    def lookup(self, gtrid: str) -> LoggedTransaction | None:
+        """Return what the log durably knows of a transaction; None when it has no record.
+
+        What was submitted but is not durable yet is not seen.
+        """
+
+    def unended(self) -> Sequence[LoggedTransaction]:
+        """Return the decided transactions without an end record, oldest first; recovery drives them on."""
+
+    def recent(self, limit: int, since_unix_ms: int = 0) -> Sequence[LoggedTransaction]:
+        """Return decided transactions, newest first.
+
+        Args:
+            limit: how many at most; 0 means all.
+            since_unix_ms: only those decided at or after, in milliseconds since 1970.
+        """
+
+    def participants(self) -> Sequence[ParticipantRecord]:
+        """Return the registered participants, by resource, then time of registration, newest first."""
+
+    def resolutions(self, gtrid: str) -> Sequence[ResolutionRecord]:
+        """Return what operators did to a transaction, oldest first."""
+
+    def forget_before(self, horizon_unix_ms: int, on_forgotten: Callable[[int | LogRefused | LogBroken], None]) -> None:
+        """Drop transactions that ended before the horizon, and raise ``horizon_unix_ms`` durably in the same force.
+
+        Args:
+            horizon_unix_ms: in milliseconds since 1970; never lowered.
+            on_forgotten: told how many transactions were dropped.
+        """
+
+    def forget(self, gtrid: str, on_written: OnWritten) -> None:
+        """Drop one ended transaction (an operator's --forget); refused with LogRefused when it has not ended."""
+
+    @property
+    def horizon_unix_ms(self) -> int:
+        """The log remembers every decision of transactions begun at or after this moment; 0 when nothing was dropped.
+
+        A transaction older than that may have been committed and forgotten: without a record, its outcome is unknown.
+        """
+
+    @property
+    def path(self) -> str:
+        """Where the log is, for reports; ``":memory:"`` when nowhere."""
+
+    def counters(self) -> dict[str, int]:
+        """Return counts since open: ``forces``, ``decisions``, ``ends``, ``records``."""

@@ -1,0 +1,388 @@
+"""The error catalog: every way in which Handfast says no, once.
+
+An entry has a stable ``code`` that programs match on, the gRPC status that a unary call answers, a sentence on what
+happened (to which transaction or branch) and a sentence on what to do. The coordinator, the participant SDK and the
+client all take their words from here; docs/errors.md is generated from it.
+
+Entries of kind ``vote`` are no gRPC errors: they are the ``reason_code`` of a NO vote and reach the client inside
+``TransactionAborted``.
+
+This module imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["call", "vote", "start"]
+"""Where an entry shows: an RPC's error, a NO vote's reason, or a refusal to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One way to say no.
+
+    Args:
+        code: the stable name.
+        kind: where it shows.
+        grpc_status: the name of the gRPC status code, for example ``"NOT_FOUND"``.
+        message: what happened; a ``str.format`` template.
+        mend: what to do; a ``str.format`` template over the same fields.
+    """
+
+    code: str
+    kind: Kind
+    grpc_status: str
+    message: str
+    mend: str
+
+
+class HandfastFault(Exception):
+    """An entry of the catalog that happened.
+
+    Args:
+        code: the entry's code.
+        gtrid: the transaction concerned, or empty.
+        bqual: the branch concerned, or empty.
+        fields: what the entry's templates name.
+
+    Raises:
+        KeyError: no such entry, or a field that its templates need is missing.
+    """
+
+    def __init__(self, code: str, *, gtrid: str = "", bqual: str = "", **fields: object) -> None:
+        self.entry = ENTRIES[code]
+        self.code = code
+        self.gtrid = gtrid
+        self.bqual = bqual
+        self.message = self.entry.message.format(gtrid=gtrid, bqual=bqual, **fields)
+        self.mend = self.entry.mend.format(gtrid=gtrid, bqual=bqual, **fields)
+        super().__init__(f"{self.message} {self.mend}")
+
+
+def _entries(*entries: Entry) -> dict[str, Entry]:
+    by_code = {entry.code: entry for entry in entries}
+    if len(by_code) != len(entries):
+        raise ValueError("a code stands twice in the error catalog")
+    return by_code
+
+
+ENTRIES = _entries(
+    # -- calls ---------------------------------------------------------------------------------------------------
+    Entry(
+        "GTRID_MALFORMED",
+        "call",
+        "INVALID_ARGUMENT",
+        "{text!r} is not a gtrid.",
+        "Pass the gtrid as Begin returned it, or as it came in the metadata `handfast-gtrid`.",
+    ),
+    Entry(
+        "NAME_MALFORMED",
+        "call",
+        "INVALID_ARGUMENT",
+        "{text!r} is not a {kind}.",
+        "A resource is [a-z][a-z0-9_-]{{0,31}}, an instance [a-z0-9][a-z0-9_-]{{0,23}}, a branch `resource.instance`.",
+    ),
+    Entry(
+        "TRANSACTION_FOREIGN",
+        "call",
+        "NOT_FOUND",
+        "Transaction {gtrid} was not made by this coordinator ({coordinator_id}).",
+        "Ask the coordinator whose id begins the gtrid.",
+    ),
+    Entry(
+        "TRANSACTION_UNKNOWN",
+        "call",
+        "NOT_FOUND",
+        "Transaction {gtrid} is not known: this coordinator handed out no such gtrid, or it was handed out before "
+        "the log's memory begins.",
+        "Begin a new transaction. If this one may have committed, `handfast audit` compares the databases.",
+    ),
+    Entry(
+        "TRANSACTION_NOT_ACTIVE",
+        "call",
+        "FAILED_PRECONDITION",
+        "Transaction {gtrid} takes no more branches: it is {state}.",
+        "Call services before Commit, and await their answers; begin a new transaction for more work.",
+    ),
+    Entry(
+        "ALREADY_DECIDED",
+        "call",
+        "FAILED_PRECONDITION",
+        "Transaction {gtrid} can't {wish}: it is {state}.",
+        "The first decision stands. To undo a committed transaction, make a new one that does the opposite.",
+    ),
+    Entry(
+        "BRANCHES_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "Transaction {gtrid} would have more than {limit} branches.",
+        "Use fewer participants in one transaction, or raise `branches_max`.",
+    ),
+    Entry(
+        "TRANSACTIONS_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "The coordinator holds {limit} open transactions, its limit.",
+        "Retry with backoff; if it stays so, find clients that begin without ending (`handfast transactions list`) "
+        "or raise `open_transactions_max`.",
+    ),
+    Entry(
+        "PAYLOAD_TOO_LARGE",
+        "call",
+        "INVALID_ARGUMENT",
+        "The payload of operation {operation!r} has {size} bytes; the limit is {limit}.",
+        "Send a reference instead of the data, or raise `payload_bytes_max`.",
+    ),
+    Entry(
+        "OPERATIONS_MISSING",
+        "call",
+        "INVALID_ARGUMENT",
+        "Execute was called without operations.",
+        "Name at least one operation, or use Begin and Commit.",
+    ),
+    Entry(
+        "FIELD_INVALID",
+        "call",
+        "INVALID_ARGUMENT",
+        "The field {field} is not valid: {problem}.",
+        "See the field's comment in proto/handfast/v1.",
+    ),
+    Entry(
+        "RESOURCE_UNKNOWN",
+        "call",
+        "FAILED_PRECONDITION",
+        "No participant has registered the resource {resource!r}.",
+        "Start its service, or check the name against `handfast doctor`.",
+    ),
+    Entry(
+        "COORDINATOR_STOPPING",
+        "call",
+        "UNAVAILABLE",
+        "The coordinator is stopping and takes no new work.",
+        "Retry in a moment; what was decided is being finished.",
+    ),
+    Entry(
+        "LOG_REFUSED",
+        "call",
+        "UNAVAILABLE",
+        "The decision log refused a write: {problem}.",
+        "Make room on the log's disk. Nothing was decided; transactions that asked to commit meanwhile are aborted.",
+    ),
+    Entry(
+        "RESOLUTION_CONTRADICTS",
+        "call",
+        "FAILED_PRECONDITION",
+        "Transaction {gtrid} was decided {decision}; resolving it the other way would break atomicity.",
+        "Let it finish (`handfast resolve {gtrid} --retry-now`). If it must be, repeat with --heuristic; the outcome "
+        "is then recorded as heuristic.",
+    ),
+    Entry(
+        "RESOLUTION_IMPOSSIBLE",
+        "call",
+        "FAILED_PRECONDITION",
+        "Transaction {gtrid} can't be resolved so: {problem}.",
+        "`handfast transactions show {gtrid}` tells where it stands.",
+    ),
+    Entry(
+        "PARTICIPANT_UNREACHABLE",
+        "call",
+        "UNAVAILABLE",
+        "The participant {resource}.{instance} at {address} can't be reached: {problem}.",
+        "Start it, or mend the network between the coordinator and it; `handfast doctor` checks all of them.",
+    ),
+    Entry(
+        "INTERNAL",
+        "call",
+        "INTERNAL",
+        "An internal error: {problem}.",
+        "The transaction stays safe: ask for its outcome. Please report this with the coordinator's log.",
+    ),
+    # -- votes ---------------------------------------------------------------------------------------------------
+    Entry(
+        "BRANCH_UNKNOWN",
+        "vote",
+        "NOT_FOUND",
+        "The branch {bqual} of {gtrid} is not held by this process: it restarted since, or the work never began.",
+        "Run the transaction again.",
+    ),
+    Entry(
+        "BRANCH_FAILED",
+        "vote",
+        "ABORTED",
+        "The work in branch {bqual} failed earlier and was rolled back: {problem}.",
+        "Mend what made the work fail; the client must not commit after an error it caught.",
+    ),
+    Entry(
+        "ROLLED_BACK_FIRST",
+        "vote",
+        "ABORTED",
+        "The branch {bqual} of {gtrid} was rolled back before it was asked to prepare.",
+        "Run the transaction again.",
+    ),
+    Entry(
+        "DEADLINE_PASSED",
+        "vote",
+        "DEADLINE_EXCEEDED",
+        "The deadline of {gtrid} passed before {bqual} was prepared.",
+        "Give the transaction more time, or find what is slow.",
+    ),
+    Entry(
+        "OPERATION_UNKNOWN",
+        "vote",
+        "UNIMPLEMENTED",
+        "The resource {resource!r} has no operation {operation!r}.",
+        'Register it with @participant.operation("{operation}"), or check the spelling; it has: {known}.',
+    ),
+    Entry(
+        "OPERATION_FAILED",
+        "vote",
+        "ABORTED",
+        "The operation {operation!r} of {resource!r} failed: {problem}.",
+        "Mend what made it fail, then run the transaction again.",
+    ),
+    Entry(
+        "LOCK_TIMEOUT",
+        "vote",
+        "ABORTED",
+        "The branch {bqual} waited too long for a lock: {problem}.",
+        "Run the transaction again; if it recurs, touch rows in the same order everywhere or make transactions shorter.",
+    ),
+    Entry(
+        "DEADLOCK",
+        "vote",
+        "ABORTED",
+        "Postgres ended the branch {bqual} to break a deadlock: {problem}.",
+        "Run the transaction again; touch rows in the same order everywhere.",
+    ),
+    Entry(
+        "SERIALIZATION_FAILURE",
+        "vote",
+        "ABORTED",
+        "The branch {bqual} could not be serialized: {problem}.",
+        "Run the transaction again.",
+    ),
+    Entry(
+        "SLOTS_EXHAUSTED",
+        "vote",
+        "RESOURCE_EXHAUSTED",
+        "Postgres of {resource!r} has no free slot for a prepared transaction: {problem}.",
+        "Raise max_prepared_transactions (needs a restart), or end orphans: `handfast indoubt`.",
+    ),
+    Entry(
+        "PREPARED_DISABLED",
+        "vote",
+        "FAILED_PRECONDITION",
+        "Postgres of {resource!r} has max_prepared_transactions = 0.",
+        "Set max_prepared_transactions to at least max_connections and restart Postgres.",
+    ),
+    Entry(
+        "PREPARE_UNSUPPORTED",
+        "vote",
+        "FAILED_PRECONDITION",
+        "Postgres can't prepare the branch {bqual}: {problem}.",
+        "Keep temporary tables, LISTEN/NOTIFY, WITH HOLD cursors and session advisory locks out of branches.",
+    ),
+    Entry(
+        "ROLE_LACKS_RIGHTS",
+        "vote",
+        "PERMISSION_DENIED",
+        "The database role of {resource!r} lacks a right: {problem}.",
+        "Grant it, or connect as the role that owns the tables and prepares the branches.",
+    ),
+    Entry(
+        "CONSTRAINT_VIOLATED",
+        "vote",
+        "ABORTED",
+        "A constraint forbids the work of branch {bqual}: {problem}.",
+        "Change the work, or the data.",
+    ),
+    Entry(
+        "DATABASE_UNREACHABLE",
+        "vote",
+        "UNAVAILABLE",
+        "The database of {resource!r} can't be reached: {problem}.",
+        "Start it, or check the DSN and the network.",
+    ),
+    Entry(
+        "CONNECTIONS_EXHAUSTED",
+        "vote",
+        "RESOURCE_EXHAUSTED",
+        "No connection to the database of {resource!r} came free in time.",
+        "Raise the participant's `connections_max`, or lower the load.",
+    ),
+    Entry(
+        "PREPARE_FAILED",
+        "vote",
+        "ABORTED",
+        "Postgres did not prepare the branch {bqual}: {problem}.",
+        "Read the cause; then run the transaction again.",
+    ),
+    Entry(
+        "VOTE_LOST",
+        "vote",
+        "UNAVAILABLE",
+        "The participant {bqual} did not vote: {problem}.",
+        "Run the transaction again; if it recurs, look at the participant and at the network between.",
+    ),
+    # -- start ---------------------------------------------------------------------------------------------------
+    Entry(
+        "LOG_PATH_UNUSABLE",
+        "start",
+        "FAILED_PRECONDITION",
+        "The decision log {path} can't be opened: {problem}.",
+        "Name a file in an existing, writable folder with --log.",
+    ),
+    Entry(
+        "LOG_LOCKED",
+        "start",
+        "FAILED_PRECONDITION",
+        "The decision log {path} is in use by another coordinator ({holder}).",
+        "One log serves one coordinator: stop that one, or give this one a log of its own.",
+    ),
+    Entry(
+        "LOG_CORRUPT",
+        "start",
+        "DATA_LOSS",
+        "The decision log {path} is damaged: {problem}.",
+        "Don't delete it: it may hold decisions that branches wait for. Restore it from a backup or replica, or copy "
+        "it aside and run `handfast audit` against a repaired copy.",
+    ),
+    Entry(
+        "LOG_SCHEMA_NEWER",
+        "start",
+        "FAILED_PRECONDITION",
+        "The decision log {path} was written by a newer Handfast (schema {found}; this one knows {known}).",
+        "Upgrade Handfast; a log is never downgraded.",
+    ),
+    Entry(
+        "LOG_OF_ANOTHER",
+        "start",
+        "FAILED_PRECONDITION",
+        "The decision log {path} belongs to coordinator {found}, not {expected}.",
+        "Point --log at the right file, or drop --coordinator-id.",
+    ),
+    Entry(
+        "ADDRESS_IN_USE",
+        "start",
+        "FAILED_PRECONDITION",
+        "The address {address} can't be listened on: {problem}.",
+        "Stop the other process, or choose another --address.",
+    ),
+    Entry(
+        "ADDRESS_NOT_LOOPBACK",
+        "start",
+        "FAILED_PRECONDITION",
+        "The address {address} can be reached from other machines, and there is no TLS on it.",
+        "Give --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure if the network is yours alone.",
+    ),
+    Entry(
+        "SETTING_INVALID",
+        "start",
+        "INVALID_ARGUMENT",
+        "The setting {setting} is not valid: {problem}.",
+        "`handfast serve --help` lists the settings.",
+    ),
+)
+"""By code."""
