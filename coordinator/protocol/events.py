@@ -1,0 +1,145 @@
+"""What happens to a global transaction. Past tense: an event is a fact, and the machine may only react to it.
+
+Times are seconds of the driver's monotonic clock; the machine compares them and never asks for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.protocol.states import Cause, Decision, Outcome, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Enlisted:
+    """A branch joined."""
+
+    bqual: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequested:
+    """The client wants the commit."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequested:
+    """The client, or an operator, wants the rollback."""
+
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoteReceived:
+    """A branch answered Prepare."""
+
+    bqual: str
+    vote: Vote
+    now_s: float
+    proof: str = ""
+    reason: str = ""
+    reason_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteLost:
+    """Prepare got no answer. The branch may be prepared all the same."""
+
+    bqual: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionStood:
+    """The log made a decision durable: the one offered, or one that stood already."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRefused:
+    """The log certainly did not write the decision offered."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnePhaseAnswered:
+    """The only branch said what became of it."""
+
+    bqual: str
+    outcome: Outcome
+    reason: str = ""
+    reason_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OnePhaseUnsupported:
+    """The only branch's participant knows no CommitOnePhase; two phases it is."""
+
+    bqual: str
+
+
+@dataclass(frozen=True, slots=True)
+class BranchEnded:
+    """A branch acknowledged Commit or Rollback."""
+
+    bqual: str
+    outcome: Outcome
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFailed:
+    """Commit, Rollback or CommitOnePhase got no answer."""
+
+    bqual: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """It is time to send again what got no answer."""
+
+    bqual: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The time in which the transaction may decide commit is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAgainstDecision:
+    """An operator ends the branches still in doubt the other way (X/Open: a heuristic decision)."""
+
+    decision: Decision
+    operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Retention has passed, or an operator dropped what is remembered."""
+
+
+Event = (
+    Enlisted
+    | CommitRequested
+    | RollbackRequested
+    | VoteReceived
+    | VoteLost
+    | DecisionStood
+    | DecisionRefused
+    | OnePhaseAnswered
+    | OnePhaseUnsupported
+    | BranchEnded
+    | DeliveryFailed
+    | RetryDue
+    | DeadlinePassed
+    | ResolvedAgainstDecision
+    | Forgotten
+)
+EVENT_TYPES: tuple[type, ...] = Event.__args__
