@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from handfast.v1 import types_pb2 as handfast_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhandfast/v1/coordinator.proto\x12\x0bhandfast.v1\x1a\x17handfast/v1/types.proto\"F\n\x0c\x42\x65ginRequest\x12\x12\n\ntimeout_ms\x18\x01 \x01(\r\x12\x12\n\nblock_size\x18\x02 \x01(\r\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\"O\n\nGtridBlock\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x13\n\x0blifetime_ms\x18\x04 \x01(\r\"Z\n\rBeginResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.handfast.v1.GtridBlock\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"V\n\rEnlistRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\"\x1f\n\x0e\x45nlistResponse\x12\r\n\x05\x62qual\x18\x01 \x01(\t\"?\n\rCommitRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x1f\n\x04wait\x18\x02 \x01(\x0e\x32\x11.handfast.v1.Wait\"\xa5\x01\n\x0e\x43ommitResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12&\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x17.handfast.v1.AbortCause\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x13.handfast.v1.Branch\"0\n\x0fRollbackRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"o\n\x10RollbackResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12%\n\x08\x62ranches\x18\x03 \x03(\x0b\x32\x13.handfast.v1.Branch\"\x80\x01\n\x0e\x45xecuteRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12*\n\noperations\x18\x03 \x03(\x0b\x32\x16.handfast.v1.Operation\x12\x1f\n\x04wait\x18\x04 \x01(\x0e\x32\x11.handfast.v1.Wait\"\xb7\x01\n\x0f\x45xecuteResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12&\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x17.handfast.v1.AbortCause\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x13.handfast.v1.Branch\x12\x0f\n\x07results\x18\x06 \x03(\x0c\".\n\x0eInquireRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\r\n\x05\x62qual\x18\x02 \x01(\t\"\xe7\x01\n\x0fInquireResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\'\n\x08standing\x18\x02 \x01(\x0e\x32\x15.handfast.v1.Standing\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12&\n\x05\x63\x61use\x18\x04 \x01(\x0e\x32\x17.handfast.v1.AbortCause\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12%\n\x08\x62ranches\x18\x06 \x03(\x0b\x32\x13.handfast.v1.Branch\x12\x16\n\x0eretry_after_ms\x18\x07 \x01(\r\"h\n\x0fRegisterRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x12\n\noperations\x18\x05 \x03(\t\"9\n\x10RegisterResponse\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xf4\x02\n\x0f\x43oordinatorCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32\x19.handfast.v1.BeginRequestH\x00\x12,\n\x06\x65nlist\x18\x03 \x01(\x0b\x32\x1a.handfast.v1.EnlistRequestH\x00\x12,\n\x06\x63ommit\x18\x04 \x01(\x0b\x32\x1a.handfast.v1.CommitRequestH\x00\x12\x30\n\x08rollback\x18\x05 \x01(\x0b\x32\x1c.handfast.v1.RollbackRequestH\x00\x12.\n\x07\x65xecute\x18\x06 \x01(\x0b\x32\x1b.handfast.v1.ExecuteRequestH\x00\x12.\n\x07inquire\x18\x07 \x01(\x0b\x32\x1b.handfast.v1.InquireRequestH\x00\x12\x30\n\x08register\x18\x08 \x01(\x0b\x32\x1c.handfast.v1.RegisterRequestH\x00\x42\t\n\x07request\"\xa2\x03\n\x10\x43oordinatorReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12+\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32\x1a.handfast.v1.BeginResponseH\x00\x12-\n\x06\x65nlist\x18\x03 \x01(\x0b\x32\x1b.handfast.v1.EnlistResponseH\x00\x12-\n\x06\x63ommit\x18\x04 \x01(\x0b\x32\x1b.handfast.v1.CommitResponseH\x00\x12\x31\n\x08rollback\x18\x05 \x01(\x0b\x32\x1d.handfast.v1.RollbackResponseH\x00\x12/\n\x07\x65xecute\x18\x06 \x01(\x0b\x32\x1c.handfast.v1.ExecuteResponseH\x00\x12/\n\x07inquire\x18\x07 \x01(\x0b\x32\x1c.handfast.v1.InquireResponseH\x00\x12\x31\n\x08register\x18\x08 \x01(\x0b\x32\x1d.handfast.v1.RegisterResponseH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.handfast.v1.ErrorH\x00\x42\n\n\x08response\"H\n\x19\x43oordinatorConnectRequest\x12+\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1c.handfast.v1.CoordinatorCall\"L\n\x1a\x43oordinatorConnectResponse\x12.\n\x07replies\x18\x01 \x03(\x0b\x32\x1d.handfast.v1.CoordinatorReply*@\n\x04Wait\x12\x14\n\x10WAIT_UNSPECIFIED\x10\x00\x12\x10\n\x0cWAIT_APPLIED\x10\x01\x12\x10\n\x0cWAIT_DECIDED\x10\x02*{\n\x08Standing\x12\x18\n\x14STANDING_UNSPECIFIED\x10\x00\x12\x16\n\x12STANDING_UNDECIDED\x10\x01\x12\x13\n\x0fSTANDING_COMMIT\x10\x02\x12\x12\n\x0eSTANDING_ABORT\x10\x03\x12\x14\n\x10STANDING_UNKNOWN\x10\x04\x32\xd1\x04\n\x0b\x43oordinator\x12>\n\x05\x42\x65gin\x12\x19.handfast.v1.BeginRequest\x1a\x1a.handfast.v1.BeginResponse\x12\x41\n\x06\x45nlist\x12\x1a.handfast.v1.EnlistRequest\x1a\x1b.handfast.v1.EnlistResponse\x12\x41\n\x06\x43ommit\x12\x1a.handfast.v1.CommitRequest\x1a\x1b.handfast.v1.CommitResponse\x12G\n\x08Rollback\x12\x1c.handfast.v1.RollbackRequest\x1a\x1d.handfast.v1.RollbackResponse\x12\x44\n\x07\x45xecute\x12\x1b.handfast.v1.ExecuteRequest\x1a\x1c.handfast.v1.ExecuteResponse\x12\x44\n\x07Inquire\x12\x1b.handfast.v1.InquireRequest\x1a\x1c.handfast.v1.InquireResponse\x12G\n\x08Register\x12\x1c.handfast.v1.RegisterRequest\x1a\x1d.handfast.v1.RegisterResponse\x12^\n\x07\x43onnect\x12&.handfast.v1.CoordinatorConnectRequest\x1a\'.handfast.v1.CoordinatorConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhandfast/v1/coordinator.proto\x12\x0bhandfast.v1\x1a\x17handfast/v1/types.proto\"F\n\x0c\x42\x65ginRequest\x12\x12\n\ntimeout_ms\x18\x01 \x01(\r\x12\x12\n\nblock_size\x18\x02 \x01(\r\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\"O\n\nGtridBlock\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x13\n\x0blifetime_ms\x18\x04 \x01(\r\"Z\n\rBeginResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.handfast.v1.GtridBlock\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"V\n\rEnlistRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x12\n\ntimeout_ms\x18\x04 \x01(\r\"\x1f\n\x0e\x45nlistResponse\x12\r\n\x05\x62qual\x18\x01 \x01(\t\"Q\n\rCommitRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x1f\n\x04wait\x18\x02 \x01(\x0e\x32\x11.handfast.v1.Wait\x12\x10\n\x08\x62ranches\x18\x03 \x01(\r\"\xa5\x01\n\x0e\x43ommitResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12&\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x17.handfast.v1.AbortCause\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x13.handfast.v1.Branch\"B\n\x0fRollbackRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x62ranches\x18\x03 \x01(\r\"o\n\x10RollbackResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12%\n\x08\x62ranches\x18\x03 \x03(\x0b\x32\x13.handfast.v1.Branch\"\x80\x01\n\x0e\x45xecuteRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\x12*\n\noperations\x18\x03 \x03(\x0b\x32\x16.handfast.v1.Operation\x12\x1f\n\x04wait\x18\x04 \x01(\x0e\x32\x11.handfast.v1.Wait\"\xb7\x01\n\x0f\x45xecuteResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12&\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x17.handfast.v1.AbortCause\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x08\x62ranches\x18\x05 \x03(\x0b\x32\x13.handfast.v1.Branch\x12\x0f\n\x07results\x18\x06 \x03(\x0c\"@\n\x0eInquireRequest\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\r\n\x05\x62qual\x18\x02 \x01(\t\x12\x10\n\x08\x62ranches\x18\x03 \x01(\r\"\xe7\x01\n\x0fInquireResponse\x12\r\n\x05gtrid\x18\x01 \x01(\t\x12\'\n\x08standing\x18\x02 \x01(\x0e\x32\x15.handfast.v1.Standing\x12%\n\x07outcome\x18\x03 \x01(\x0e\x32\x14.handfast.v1.Outcome\x12&\n\x05\x63\x61use\x18\x04 \x01(\x0e\x32\x17.handfast.v1.AbortCause\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12%\n\x08\x62ranches\x18\x06 \x03(\x0b\x32\x13.handfast.v1.Branch\x12\x16\n\x0eretry_after_ms\x18\x07 \x01(\r\"h\n\x0fRegisterRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x12\n\noperations\x18\x05 \x03(\t\"9\n\x10RegisterResponse\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xf4\x02\n\x0f\x43oordinatorCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32\x19.handfast.v1.BeginRequestH\x00\x12,\n\x06\x65nlist\x18\x03 \x01(\x0b\x32\x1a.handfast.v1.EnlistRequestH\x00\x12,\n\x06\x63ommit\x18\x04 \x01(\x0b\x32\x1a.handfast.v1.CommitRequestH\x00\x12\x30\n\x08rollback\x18\x05 \x01(\x0b\x32\x1c.handfast.v1.RollbackRequestH\x00\x12.\n\x07\x65xecute\x18\x06 \x01(\x0b\x32\x1b.handfast.v1.ExecuteRequestH\x00\x12.\n\x07inquire\x18\x07 \x01(\x0b\x32\x1b.handfast.v1.InquireRequestH\x00\x12\x30\n\x08register\x18\x08 \x01(\x0b\x32\x1c.handfast.v1.RegisterRequestH\x00\x42\t\n\x07request\"\xa2\x03\n\x10\x43oordinatorReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12+\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32\x1a.handfast.v1.BeginResponseH\x00\x12-\n\x06\x65nlist\x18\x03 \x01(\x0b\x32\x1b.handfast.v1.EnlistResponseH\x00\x12-\n\x06\x63ommit\x18\x04 \x01(\x0b\x32\x1b.handfast.v1.CommitResponseH\x00\x12\x31\n\x08rollback\x18\x05 \x01(\x0b\x32\x1d.handfast.v1.RollbackResponseH\x00\x12/\n\x07\x65xecute\x18\x06 \x01(\x0b\x32\x1c.handfast.v1.ExecuteResponseH\x00\x12/\n\x07inquire\x18\x07 \x01(\x0b\x32\x1c.handfast.v1.InquireResponseH\x00\x12\x31\n\x08register\x18\x08 \x01(\x0b\x32\x1d.handfast.v1.RegisterResponseH\x00\x12#\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x12.handfast.v1.ErrorH\x00\x42\n\n\x08response\"H\n\x19\x43oordinatorConnectRequest\x12+\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1c.handfast.v1.CoordinatorCall\"L\n\x1a\x43oordinatorConnectResponse\x12.\n\x07replies\x18\x01 \x03(\x0b\x32\x1d.handfast.v1.CoordinatorReply*@\n\x04Wait\x12\x14\n\x10WAIT_UNSPECIFIED\x10\x00\x12\x10\n\x0cWAIT_APPLIED\x10\x01\x12\x10\n\x0cWAIT_DECIDED\x10\x02*{\n\x08Standing\x12\x18\n\x14STANDING_UNSPECIFIED\x10\x00\x12\x16\n\x12STANDING_UNDECIDED\x10\x01\x12\x13\n\x0fSTANDING_COMMIT\x10\x02\x12\x12\n\x0eSTANDING_ABORT\x10\x03\x12\x14\n\x10STANDING_UNKNOWN\x10\x04\x32\xd1\x04\n\x0b\x43oordinator\x12>\n\x05\x42\x65gin\x12\x19.handfast.v1.BeginRequest\x1a\x1a.handfast.v1.BeginResponse\x12\x41\n\x06\x45nlist\x12\x1a.handfast.v1.EnlistRequest\x1a\x1b.handfast.v1.EnlistResponse\x12\x41\n\x06\x43ommit\x12\x1a.handfast.v1.CommitRequest\x1a\x1b.handfast.v1.CommitResponse\x12G\n\x08Rollback\x12\x1c.handfast.v1.RollbackRequest\x1a\x1d.handfast.v1.RollbackResponse\x12\x44\n\x07\x45xecute\x12\x1b.handfast.v1.ExecuteRequest\x1a\x1c.handfast.v1.ExecuteResponse\x12\x44\n\x07Inquire\x12\x1b.handfast.v1.InquireRequest\x1a\x1c.handfast.v1.InquireResponse\x12G\n\x08Register\x12\x1c.handfast.v1.RegisterRequest\x1a\x1d.handfast.v1.RegisterResponse\x12^\n\x07\x43onnect\x12&.handfast.v1.CoordinatorConnectRequest\x1a\'.handfast.v1.CoordinatorConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'handfast.v1.coordinator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WAIT']._serialized_start=2545
-  _globals['_WAIT']._serialized_end=2609
-  _globals['_STANDING']._serialized_start=2611
-  _globals['_STANDING']._serialized_end=2734
+  _globals['_WAIT']._serialized_start=2599
+  _globals['_WAIT']._serialized_end=2663
+  _globals['_STANDING']._serialized_start=2665
+  _globals['_STANDING']._serialized_end=2788
   _globals['_BEGINREQUEST']._serialized_start=71
   _globals['_BEGINREQUEST']._serialized_end=141
   _globals['_GTRIDBLOCK']._serialized_start=143
@@ -47,33 +47,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENLISTRESPONSE']._serialized_start=404
   _globals['_ENLISTRESPONSE']._serialized_end=435
   _globals['_COMMITREQUEST']._serialized_start=437
-  _globals['_COMMITREQUEST']._serialized_end=500
-  _globals['_COMMITRESPONSE']._serialized_start=503
-  _globals['_COMMITRESPONSE']._serialized_end=668
-  _globals['_ROLLBACKREQUEST']._serialized_start=670
-  _globals['_ROLLBACKREQUEST']._serialized_end=718
-  _globals['_ROLLBACKRESPONSE']._serialized_start=720
-  _globals['_ROLLBACKRESPONSE']._serialized_end=831
-  _globals['_EXECUTEREQUEST']._serialized_start=834
-  _globals['_EXECUTEREQUEST']._serialized_end=962
-  _globals['_EXECUTERESPONSE']._serialized_start=965
-  _globals['_EXECUTERESPONSE']._serialized_end=1148
-  _globals['_INQUIREREQUEST']._serialized_start=1150
-  _globals['_INQUIREREQUEST']._serialized_end=1196
-  _globals['_INQUIRERESPONSE']._serialized_start=1199
-  _globals['_INQUIRERESPONSE']._serialized_end=1430
-  _globals['_REGISTERREQUEST']._serialized_start=1432
-  _globals['_REGISTERREQUEST']._serialized_end=1536
-  _globals['_REGISTERRESPONSE']._serialized_start=1538
-  _globals['_REGISTERRESPONSE']._serialized_end=1595
-  _globals['_COORDINATORCALL']._serialized_start=1598
-  _globals['_COORDINATORCALL']._serialized_end=1970
-  _globals['_COORDINATORREPLY']._serialized_start=1973
-  _globals['_COORDINATORREPLY']._serialized_end=2391
-  _globals['_COORDINATORCONNECTREQUEST']._serialized_start=2393
-  _globals['_COORDINATORCONNECTREQUEST']._serialized_end=2465
-  _globals['_COORDINATORCONNECTRESPONSE']._serialized_start=2467
-  _globals['_COORDINATORCONNECTRESPONSE']._serialized_end=2543
-  _globals['_COORDINATOR']._serialized_start=2737
-  _globals['_COORDINATOR']._serialized_end=3330
+  _globals['_COMMITREQUEST']._serialized_end=518
+  _globals['_COMMITRESPONSE']._serialized_start=521
+  _globals['_COMMITRESPONSE']._serialized_end=686
+  _globals['_ROLLBACKREQUEST']._serialized_start=688
+  _globals['_ROLLBACKREQUEST']._serialized_end=754
+  _globals['_ROLLBACKRESPONSE']._serialized_start=756
+  _globals['_ROLLBACKRESPONSE']._serialized_end=867
+  _globals['_EXECUTEREQUEST']._serialized_start=870
+  _globals['_EXECUTEREQUEST']._serialized_end=998
+  _globals['_EXECUTERESPONSE']._serialized_start=1001
+  _globals['_EXECUTERESPONSE']._serialized_end=1184
+  _globals['_INQUIREREQUEST']._serialized_start=1186
+  _globals['_INQUIREREQUEST']._serialized_end=1250
+  _globals['_INQUIRERESPONSE']._serialized_start=1253
+  _globals['_INQUIRERESPONSE']._serialized_end=1484
+  _globals['_REGISTERREQUEST']._serialized_start=1486
+  _globals['_REGISTERREQUEST']._serialized_end=1590
+  _globals['_REGISTERRESPONSE']._serialized_start=1592
+  _globals['_REGISTERRESPONSE']._serialized_end=1649
+  _globals['_COORDINATORCALL']._serialized_start=1652
+  _globals['_COORDINATORCALL']._serialized_end=2024
+  _globals['_COORDINATORREPLY']._serialized_start=2027
+  _globals['_COORDINATORREPLY']._serialized_end=2445
+  _globals['_COORDINATORCONNECTREQUEST']._serialized_start=2447
+  _globals['_COORDINATORCONNECTREQUEST']._serialized_end=2519
+  _globals['_COORDINATORCONNECTRESPONSE']._serialized_start=2521
+  _globals['_COORDINATORCONNECTRESPONSE']._serialized_end=2597
+  _globals['_COORDINATOR']._serialized_start=2791
+  _globals['_COORDINATOR']._serialized_end=3384
 # @@protoc_insertion_point(module_scope)

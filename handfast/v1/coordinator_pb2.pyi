@@ -242,19 +242,26 @@ class CommitRequest(_message.Message):
 
     GTRID_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    BRANCHES_FIELD_NUMBER: _builtins.int
     gtrid: _builtins.str
     """The transaction."""
     wait: Global___Wait.ValueType
     """When to answer."""
+    branches: _builtins.int
+    """How many branches the asker knows the transaction to have; 0 when it can't tell. A transaction of one branch, or
+    of read-only ones, commits without a record; when its coordinator has restarted since, only two or more branches
+    make the absence of a record a proof of abort, and otherwise the answer is that nobody can tell.
+    """
     def __init__(
         self,
         *,
         gtrid: _builtins.str = ...,
         wait: Global___Wait.ValueType = ...,
+        branches: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gtrid", b"gtrid", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "gtrid", b"gtrid", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,19 +317,23 @@ class RollbackRequest(_message.Message):
 
     GTRID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BRANCHES_FIELD_NUMBER: _builtins.int
     gtrid: _builtins.str
     """The transaction."""
     reason: _builtins.str
     """Why, for the reports; free text of at most 1,024 characters."""
+    branches: _builtins.int
+    """As in CommitRequest."""
     def __init__(
         self,
         *,
         gtrid: _builtins.str = ...,
         reason: _builtins.str = ...,
+        branches: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gtrid", b"gtrid", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "gtrid", b"gtrid", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,19 +461,23 @@ class InquireRequest(_message.Message):
 
     GTRID_FIELD_NUMBER: _builtins.int
     BQUAL_FIELD_NUMBER: _builtins.int
+    BRANCHES_FIELD_NUMBER: _builtins.int
     gtrid: _builtins.str
     """The transaction."""
     bqual: _builtins.str
     """The branch that asks; empty when a client asks."""
+    branches: _builtins.int
+    """As in CommitRequest; not looked at when a branch asks, for only prepared branches do."""
     def __init__(
         self,
         *,
         gtrid: _builtins.str = ...,
         bqual: _builtins.str = ...,
+        branches: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bqual", b"bqual", "gtrid", b"gtrid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bqual", b"bqual", "branches", b"branches", "gtrid", b"gtrid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
