@@ -136,6 +136,13 @@ ENTRIES = _entries(
         "Send a reference instead of the data, or raise `payload_bytes_max`.",
     ),
     Entry(
+        "MESSAGE_TOO_LARGE",
+        "call",
+        "INVALID_ARGUMENT",
+        "The {kind} has {size} bytes; one call carries {limit} at most.",
+        "Send references instead of the data, or split the work.",
+    ),
+    Entry(
         "OPERATIONS_MISSING",
         "call",
         "INVALID_ARGUMENT",
@@ -247,7 +254,8 @@ ENTRIES = _entries(
         "vote",
         "ABORTED",
         "The branch {bqual} waited too long for a lock: {problem}.",
-        "Run the transaction again; if it recurs, touch rows in the same order everywhere or make transactions shorter.",
+        "Run the transaction again; if it recurs, touch rows in the same order everywhere, or make transactions "
+        "shorter.",
     ),
     Entry(
         "DEADLOCK",

@@ -1,0 +1,54 @@
+"""Batched streams: how every hop of Handfast carries many calls in one message.
+
+A unary RPC costs about 180 µs of CPU on each side; a call inside a batch of 32 costs 5 to 6 µs. So each service has a
+unary contract, which any language can implement, and a ``Connect(stream Frame) returns (stream Frame)`` beside it. This
+package is that second way, for both services and both sides:
+
+    service.py   what is carried: request type → field of the frame's call, response type → field of its reply
+    failure.py   how a call fails, and how an error of the catalog crosses the wire (in a frame, in a unary status)
+    calls.py     the calling side: CallStream, with its fallback to unary calls
+    serving.py   the serving side: serve_frames, and answer_unary for the unary twin of the same dispatch
+    channels.py  the channel and server settings that both sides need (message size, keepalive, reconnect backoff)
+
+A sender flushes whatever gathered while its last frame was being written. There is no timer: an idle sender sends at
+once, a busy one sends large frames, and nothing needs tuning.
+"""
+
+from handfast.frames.calls import CallStream, OnReply
+from handfast.frames.channels import MESSAGE_BYTES_MAX, channel_options, server_options
+from handfast.frames.failure import (
+    LOST,
+    TIMEOUT,
+    UNIMPLEMENTED,
+    UNREACHABLE,
+    CallFailed,
+    abort,
+    error_of_fault,
+    failure_of_rpc,
+)
+from handfast.frames.service import COORDINATOR, PARTICIPANT, FramedService, Method
+from handfast.frames.serving import Dispatch, Reply, answer_unary, serve_frames
+
+__all__ = [
+    "COORDINATOR",
+    "LOST",
+    "MESSAGE_BYTES_MAX",
+    "PARTICIPANT",
+    "TIMEOUT",
+    "UNIMPLEMENTED",
+    "UNREACHABLE",
+    "CallFailed",
+    "CallStream",
+    "Dispatch",
+    "FramedService",
+    "Method",
+    "OnReply",
+    "Reply",
+    "abort",
+    "answer_unary",
+    "channel_options",
+    "error_of_fault",
+    "failure_of_rpc",
+    "serve_frames",
+    "server_options",
+]

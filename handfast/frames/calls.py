@@ -1,0 +1,348 @@
+"""The calling side of a batched stream.
+
+One reader task and one writer task serve any number of calls. ``call`` puts its request into a queue and returns; the
+writer takes what the queue holds, at most ``frame_messages_max``, writes it as one frame, and while that write is under
+way the next frame gathers by itself. Replies are matched by id and handed to a callback, so a call costs no task.
+
+What is certain about a call that failed rests on one rule: *nothing is written before the channel is READY*. A call
+that was still queued when the connection failed has certainly not left this process (``maybe_executed`` False); a call
+that went into a frame may have been done, whatever the failure says.
+
+A peer without ``Connect`` answers UNIMPLEMENTED; it has done nothing, so the calls of that stream are made again, as
+unary calls, and so are all later ones on this channel. Calls that frames don't carry are unary from the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
+from handfast.frames.failure import (
+    CallFailed,
+    failure_of_error,
+    failure_of_rpc,
+    lost,
+    timed_out,
+    too_large,
+    unreachable,
+)
+from handfast.frames.service import FramedService, Method
+
+OnReply = Callable[[Message | CallFailed], None]
+"""Told the answer, exactly once, on the loop's thread."""
+
+CONNECT_TIMEOUT_S = 5.0
+"""How long a connection attempt may take before its calls fail; an address that swallows packets gives no answer."""
+
+log = logging.getLogger(__name__)
+
+
+class _Call:
+    """One call that has no answer yet."""
+
+    __slots__ = ("id", "method", "on_reply", "request", "task", "timeout_s", "timer", "written")
+
+    def __init__(self, id: int, method: Method, request: Message, on_reply: OnReply, timeout_s: float | None) -> None:
+        self.id = id
+        self.method = method
+        self.request = request
+        self.on_reply = on_reply
+        self.timeout_s = timeout_s
+        self.timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.written = False
+
+
+class CallStream:
+    """Calls to one peer, in batches where the peer can and one by one where it can't.
+
+    Args:
+        channel: the way to the peer; stays the caller's to close.
+        service: what the peer serves.
+        frame_messages_max: how many calls a frame carries at most.
+        peer: the peer's name for messages and logs, for example its address.
+        connect_timeout_s: how long a connection attempt may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        service: FramedService,
+        *,
+        frame_messages_max: int = 256,
+        peer: str = "",
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self._channel = channel
+        self._service = service
+        self._frame_messages_max = frame_messages_max
+        self._peer = peer or service.name
+        self._connect_timeout_s = connect_timeout_s
+        self._next_id = 1
+        self._outstanding: dict[int, _Call] = {}
+        self._queue: deque[_Call] = deque()
+        self._wake = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+        self._open = False
+        self._batched: bool | None = None
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a call made now would be sent without connecting first."""
+        return self._open or (
+            self._batched is False and not self._closed and self._channel.get_state() is grpc.ChannelConnectivity.READY
+        )
+
+    @property
+    def batched(self) -> bool | None:
+        """Whether the peer takes batches; None until it has shown it."""
+        return self._batched
+
+    def call(self, request: Message, on_reply: OnReply, *, timeout_s: float | None = None) -> None:
+        """Make a call; returns at once.
+
+        Args:
+            request: its type chooses the method. Must not be changed before the answer.
+            on_reply: told the response or the failure, exactly once, never before this returns.
+            timeout_s: how long to wait for the answer, in seconds; None waits as long as the connection lasts.
+
+        Raises:
+            TypeError: the service has no method that takes this request.
+        """
+        self._start(request, on_reply, timeout_s)
+
+    async def ask(self, request: Message, *, timeout_s: float | None = None) -> Message:
+        """Make a call and wait for its response.
+
+        Args:
+            request: its type chooses the method.
+            timeout_s: as in ``call``.
+
+        Raises:
+            CallFailed: there was none.
+            TypeError: the service has no method that takes this request.
+        """
+        answer: asyncio.Future[Message | CallFailed] = asyncio.get_running_loop().create_future()
+        call = self._start(request, lambda reply: None if answer.done() else answer.set_result(reply), timeout_s)
+        try:
+            reply = await answer
+        finally:
+            self._drop(call)
+        if isinstance(reply, CallFailed):
+            raise reply
+        return reply
+
+    async def close(self) -> None:
+        """End the stream; every outstanding call gets CallFailed, and so does every later one."""
+        self._closed = True
+        tasks = [call.task for call in self._outstanding.values() if call.task is not None]
+        if self._life is not None:
+            tasks.append(self._life)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._fail_all("this side closed it", None)
+
+    # -- starting and settling calls -------------------------------------------------------------------------------
+
+    def _start(self, request: Message, on_reply: OnReply, timeout_s: float | None) -> _Call:
+        method = self._service.method(request)
+        loop = asyncio.get_running_loop()
+        call = _Call(self._next_id, method, request, on_reply, timeout_s)
+        self._next_id += 1
+        refusal = self._refusal(request)
+        if refusal is not None:
+            loop.call_soon(self._tell, call, refusal)
+            return call
+        self._outstanding[call.id] = call
+        if timeout_s is not None:
+            call.timer = loop.call_later(timeout_s, self._on_timeout, call)
+        if self._batched is False or method.field is None:
+            call.task = loop.create_task(self._call_unary(call))
+            return call
+        self._queue.append(call)
+        self._wake.set()
+        if self._life is None:
+            self._life = loop.create_task(self._live())
+        return call
+
+    def _refusal(self, request: Message) -> CallFailed | None:
+        if self._closed:
+            return unreachable(self._peer, "the connection was closed by this side")
+        size = request.ByteSize()
+        return too_large(type(request).__name__, size, CALL_BYTES_MAX) if size > CALL_BYTES_MAX else None
+
+    def _drop(self, call: _Call) -> bool:
+        """Take a call off the books; False when it was settled before."""
+        if self._outstanding.pop(call.id, None) is None:
+            return False
+        if call.timer is not None:
+            call.timer.cancel()
+        if call.task is not None:
+            call.task.cancel()
+        return True
+
+    def _settle(self, call: _Call, reply: Message | CallFailed) -> None:
+        if self._drop(call):
+            self._tell(call, reply)
+
+    def _tell(self, call: _Call, reply: Message | CallFailed) -> None:
+        try:
+            call.on_reply(reply)
+        except Exception:
+            # One caller's defect must not end the reader, on which all others wait.
+            log.exception("the callback of a %s to %s failed", call.method.name, self._peer)
+
+    def _on_timeout(self, call: _Call) -> None:
+        self._settle(call, timed_out(self._peer, call.timeout_s or 0.0, written=call.written))
+
+    # -- one stream, from connecting to its end --------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        problem, status, answered = "this side gave it up", None, False
+        try:
+            await self._reach()
+            stream = self._connect()
+            self._open = True
+            writer = asyncio.create_task(self._write(stream))
+            try:
+                async for frame in stream:
+                    answered = self._batched = True
+                    self._on_frame(frame)
+                problem = "the peer ended it"
+            finally:
+                stream.cancel()
+                writer.cancel()
+        except CallFailed as failure:
+            problem = failure.message
+        except grpc.aio.AioRpcError as failure:
+            problem, status = failure.details() or failure.code().name, failure.code()
+        finally:
+            self._life, self._open = None, False
+            if status is grpc.StatusCode.UNIMPLEMENTED and not answered:
+                self._fall_back()
+            else:
+                self._fail_all(problem, status)
+
+    async def _reach(self) -> None:
+        """Wait for the channel to be READY; nothing is written before it is.
+
+        Raises:
+            CallFailed: the peer can't be reached now.
+        """
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                while (state := self._channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                    if state in {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}:
+                        raise unreachable(self._peer, "nobody answers there")
+                    await self._channel.wait_for_state_change(state)
+        except TimeoutError:
+            raise unreachable(self._peer, f"no connection within {self._connect_timeout_s:g} s") from None
+        except grpc.aio.UsageError as problem:
+            raise unreachable(self._peer, f"its channel is closed ({problem})") from problem
+
+    def _connect(self) -> grpc.aio.StreamStreamCall[Any, Any]:
+        connect: grpc.aio.StreamStreamMultiCallable[Any, Any] = self._channel.stream_stream(
+            self._service.connect_path,
+            request_serializer=_serialize,
+            response_deserializer=self._service.parse_reply_frame,
+        )
+        return connect(None)  # no iterator: frames are written as they gather
+
+    async def _write(self, stream: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    frame = self._gather()
+                    if frame is not None:
+                        await stream.write(frame)
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as problem:
+            # The stream has ended; the reader learns why, and settles every call.
+            log.debug("writing to %s ended: %r", self._peer, problem)
+        except Exception:
+            log.exception("writing to %s failed", self._peer)
+        finally:
+            stream.cancel()
+
+    def _gather(self) -> Message | None:
+        """Take what waits, in order, up to a full frame; None when all of it timed out meanwhile."""
+        frame: Any = self._service.call_frame()
+        count = size = 0
+        while self._queue and count < self._frame_messages_max and size < FRAME_BYTES_MAX:
+            call = self._queue.popleft()
+            if call.id not in self._outstanding:
+                continue
+            call.written = True
+            carried = frame.calls.add()
+            carried.id = call.id
+            getattr(carried, call.method.field or "").CopyFrom(call.request)
+            count += 1
+            size += call.request.ByteSize()
+        return frame if count else None
+
+    def _on_frame(self, frame: Any) -> None:
+        for reply in frame.replies:
+            call = self._outstanding.get(reply.id)
+            if call is None:
+                continue  # it timed out, and its caller was told so
+            field = reply.WhichOneof("response")
+            if field == "error":
+                self._settle(call, failure_of_error(reply.error))
+            elif field == call.method.field:
+                self._settle(call, getattr(reply, field))
+            else:
+                problem = f"it answered {call.method.name} with {field or 'nothing'}"
+                self._settle(call, lost(self._peer, problem, written=True))
+
+    def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
+        """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""
+        number = None if status is None else status.value[0]
+        self._queue.clear()
+        for call in [call for call in self._outstanding.values() if call.task is None or self._closed]:
+            self._settle(call, lost(self._peer, problem, written=call.written, grpc_status=number))
+
+    # -- without frames --------------------------------------------------------------------------------------------
+
+    def _fall_back(self) -> None:
+        log.info("%s has no batched streams; calling it one by one", self._peer)
+        self._batched = False
+        self._queue.clear()
+        for call in self._outstanding.values():
+            if call.task is None:
+                call.written = False
+                call.task = asyncio.create_task(self._call_unary(call))
+
+    async def _call_unary(self, call: _Call) -> None:
+        method: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self._channel.unary_unary(
+            call.method.path,
+            request_serializer=_serialize,
+            response_deserializer=call.method.response.FromString,
+        )
+        reply: Message | CallFailed
+        try:
+            await self._reach()
+            call.written = True
+            reply = await method(call.request)
+        except CallFailed as failure:
+            reply = failure
+        except grpc.aio.AioRpcError as problem:
+            reply = failure_of_rpc(problem, self._peer)
+        except grpc.aio.UsageError as problem:
+            reply = unreachable(self._peer, f"its channel is closed ({problem})")
+        call.task = None  # settling cancels a call's task, and this is it
+        self._settle(call, reply)
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
