@@ -1,0 +1,267 @@
+"""The coordinator's settings: one frozen, validated object per process, read in one place.
+
+A setting is taken from the first of these that names it:
+
+    1. a flag                  handfast serve --retention-h 48
+    2. the environment         HANDFAST_RETENTION_H=48
+    3. a TOML file             retention_h = 48      (--config FILE, HANDFAST_CONFIG, or ./handfast.toml when it exists)
+    4. the default below
+
+Whatever is wrong is found here, before a log is opened or a port is bound, and named by the setting: a value of the
+wrong kind, a name that is no setting, two settings that contradict each other. Units end the names.
+
+This module lies beside the layers: ``coordinator.rpc`` and ``coordinator.cli`` import it, the layers below get what
+they need as arguments.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from handfast.catalog import HandfastFault
+from handfast.xid import COORDINATOR_ID_LENGTH, MalformedName, check_resource
+
+DEFAULT_FILE = Path("handfast.toml")
+"""Read from the working directory when no other file is named, and when it is there."""
+
+ENV_PREFIX = "HANDFAST_"
+UINT32_MAX_S = (2**32 - 1) / 1000
+"""Timeouts travel as milliseconds in 32 bits."""
+
+_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port`` or ``[ipv6]:port``; the brackets are dropped.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError(f"{address!r} is not host:port")
+    return found["host"].strip("[]"), int(found["port"])
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine can reach the address; an unknown host name counts as reachable by others."""
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+def _participants(given: object) -> object:
+    """Accept a mapping (TOML), a list of ``name=host:port`` (flags) or the same with commas (environment)."""
+    if isinstance(given, str):
+        given = [item.strip() for item in given.split(",") if item.strip()]
+    if not isinstance(given, list | tuple):
+        return given
+    found: dict[str, str] = {}
+    for item in given:
+        name, equals, address = str(item).partition("=")
+        if not equals:
+            raise ValueError(f"{item!r} is not name=host:port")
+        if name in found:
+            raise ValueError(f"{name!r} is given twice")
+        found[name] = address
+    return found
+
+
+def _checked_participants(participants: Mapping[str, str]) -> Mapping[str, str]:
+    for name, address in participants.items():
+        try:
+            check_resource(name)
+        except MalformedName:
+            raise ValueError(f"{name!r} is not a resource name ([a-z][a-z0-9_-]{{0,31}})") from None
+        split_address(address)
+    return MappingProxyType(dict(participants))
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+Participants = Annotated[
+    Mapping[str, str],
+    NoDecode,
+    BeforeValidator(_participants),
+    AfterValidator(_checked_participants),
+    PlainSerializer(dict),
+]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=UINT32_MAX_S, allow_inf_nan=False)]
+
+
+class CoordinatorConfig(BaseSettings):
+    """Every setting of one coordinator process.
+
+    Raises:
+        HandfastFault: SETTING_INVALID, with the setting's name; ADDRESS_NOT_LOOPBACK.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    config: Path | None = Field(None, description="TOML file to read settings from; ./handfast.toml when it exists")
+    address: Address = Field("127.0.0.1:7400", description="host:port to listen on; port 0 takes a free one")
+    log: Path = Field(Path("handfast.db"), description="File of the decision log; made when it is not there")
+    coordinator_id: str | None = Field(
+        None,
+        pattern=rf"^[a-z0-9]{{{COORDINATOR_ID_LENGTH}}}$",
+        description="Refuse to start on a log that belongs to another coordinator than this",
+    )
+    tls_cert: Path | None = Field(None, description="File with the server's certificate chain (PEM)")
+    tls_key: Path | None = Field(None, description="File with the certificate's private key (PEM)")
+    tls_client_ca: Path | None = Field(
+        None, description="File with the authorities (PEM) of clients; a client must then show a certificate"
+    )
+    insecure: bool = Field(False, description="Allow an address that other machines reach, without TLS")
+    default_timeout_s: Seconds = Field(30, description="Time to decide for a transaction that names none, seconds")
+    timeout_max_s: Seconds = Field(3600, description="Longest time to decide that a client may ask for, seconds")
+    apply_wait_s: float = Field(
+        5, ge=0, le=UINT32_MAX_S, description="Longest that Commit waits for all branches to apply, seconds"
+    )
+    branches_max: Count = Field(64, description="Most branches of one transaction")
+    open_transactions_max: Count = Field(100_000, description="Most transactions open at once")
+    payload_bytes_max: Annotated[ByteSize, Field(ge=1, le=2**30)] = Field(
+        ByteSize(4 * 2**20), description="Largest payload of one operation, bytes, or with a unit: 4MiB"
+    )
+    retention_h: float = Field(
+        24, gt=0, allow_inf_nan=False, description="How long the log keeps an ended commit, hours"
+    )
+    sweep_interval_s: Seconds = Field(30, description="Time between two sweeps for orphaned branches, seconds")
+    retry_base_s: Seconds = Field(0.05, description="Delay before the first retry; it doubles from there, seconds")
+    retry_cap_s: Seconds = Field(30, description="Longest delay between two retries, seconds")
+    block_lifetime_s: Seconds = Field(600, description="How long a client may draw gtrids from one block, seconds")
+    finished_kept_max: int = Field(10_000, ge=0, description="Most ended transactions kept in memory for reports")
+    stop_grace_s: float = Field(
+        30, ge=0, le=UINT32_MAX_S, description="Longest that a stop waits for decided transactions, seconds"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level of what is logged")
+    log_format: Literal["text", "json"] = Field("text", description="Form of a log line on standard error")
+    participants: Participants = Field(
+        default_factory=lambda: MappingProxyType({}),
+        description="Participant that never registers, as name=host:port; may be repeated",
+    )
+
+    def __init__(self, **flags: Any) -> None:
+        try:
+            super().__init__(**flags)
+        except ValidationError as invalid:
+            raise _fault(invalid) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources, the strongest first: flags, environment, file."""
+        flags = init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}
+        named = flags.get("config") or env_settings().get("config")
+        return init_settings, env_settings, _file(settings_cls, Path(named) if named else None)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the address speaks TLS."""
+        return self.tls_cert is not None
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if self.tls_cert is None and self.tls_key is not None:
+            raise _invalid("tls_cert", "tls_key is given without it")
+        if self.tls_key is None and self.tls_cert is not None:
+            raise _invalid("tls_key", "tls_cert is given without it")
+        if self.tls_client_ca is not None and not self.tls:
+            raise _invalid("tls_client_ca", "it needs tls_cert and tls_key")
+        for setting in ("tls_cert", "tls_key", "tls_client_ca"):
+            _check_readable(setting, getattr(self, setting))
+        return self
+
+    @model_validator(mode="after")
+    def _address_is_safe(self) -> Self:
+        if self.tls and self.insecure:
+            raise _invalid("insecure", "tls_cert is given too; choose one")
+        if not (self.tls or self.insecure or is_loopback(self.address)):
+            raise HandfastFault("ADDRESS_NOT_LOOPBACK", address=self.address)
+        return self
+
+    @model_validator(mode="after")
+    def _times_agree(self) -> Self:
+        if self.default_timeout_s > self.timeout_max_s:
+            raise _invalid("default_timeout_s", f"{self.default_timeout_s:g} is more than timeout_max_s")
+        if self.retry_base_s > self.retry_cap_s:
+            raise _invalid("retry_base_s", f"{self.retry_base_s:g} is more than retry_cap_s")
+        # A gtrid carries the time at which its block was handed out, and one older than the retention is answered
+        # UNKNOWN: a transaction must not reach that age before it is decided.
+        oldest_s = self.block_lifetime_s + self.timeout_max_s
+        if self.retention_h * 3600 < oldest_s:
+            raise _invalid(
+                "retention_h",
+                f"{self.retention_h:g} h is less than block_lifetime_s + timeout_max_s, {oldest_s:g} s: "
+                "a transaction could outlive the log's memory of it",
+            )
+        return self
+
+
+def _invalid(setting: str, problem: str) -> HandfastFault:
+    return HandfastFault("SETTING_INVALID", setting=setting, problem=problem)
+
+
+def _fault(invalid: ValidationError) -> HandfastFault:
+    """Name the first setting that is wrong, in our words where pydantic's don't help."""
+    error = invalid.errors()[0]
+    setting = ".".join(str(part) for part in error["loc"]) or "config"
+    if error["type"] == "extra_forbidden":
+        return _invalid(setting, "there is no such setting")
+    problem = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        problem = f"it must be {COORDINATOR_ID_LENGTH} lower-case letters and digits"
+    given = error.get("input")
+    shown = "" if isinstance(given, Mapping | list) or repr(given) in problem else f" (given: {given!r})"
+    return _invalid(setting, problem[:1].lower() + problem[1:] + shown)
+
+
+def _check_readable(setting: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _invalid(setting, f"{path} can't be read: {error.strerror}") from None
+
+
+def _file(settings_cls: type[BaseSettings], named: Path | None) -> PydanticBaseSettingsSource:
+    """The TOML file's settings; a file that was named must be there."""
+    path = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if named is not None:
+        _check_readable("config", named)
+    try:
+        source = TomlConfigSettingsSource(settings_cls, path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise _invalid("config", f"{path} is not a TOML file: {error}") from None
+    if "config" in source.toml_data:
+        raise _invalid("config", f"{path} can't name another file")
+    return source
