@@ -82,7 +82,7 @@ class PostgresCluster:
         self._package = package
         self._port = port
         self._port_is_ours = port is None
-        self._sessions: dict[str, str | int] = {
+        self._basics: dict[str, str | int] = {
             "max_prepared_transactions": max_prepared_transactions,
             "max_connections": max_connections,
             "fsync": "on" if fsync else "off",
@@ -319,7 +319,7 @@ class PostgresCluster:
             # In the data directory, so that a killed server leaves nothing in /dev/shm.
             "dynamic_shared_memory_type": "mmap",
             "log_line_prefix": "%m [%p] %q%u@%d ",
-            **self._sessions,
+            **self._basics,
             **self._settings,
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

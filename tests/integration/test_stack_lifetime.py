@@ -57,9 +57,12 @@ class Program:
 
 
 class Launcher:
+    """Starts programs that hold a stack; at the end of a test that failed, ends what they left."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processes: list[ManagedProcess] = []
+        self.programs: list[Program] = []
 
     def __call__(self, code: str, *arguments: str) -> Program:
         command = [sys.executable, "-W", "error", "-c", code, *arguments]
@@ -71,7 +74,8 @@ class Launcher:
         _, folder, *pids = next(line for line in process.output().splitlines() if "READY" in line).split()
         family = psutil.Process(process.pid).children(recursive=True)
         assert {int(pid) for pid in pids} <= {one.pid for one in family}
-        return Program(process, Path(folder), family)
+        self.programs.append(Program(process, Path(folder), family))
+        return self.programs[-1]
 
 
 @pytest.fixture
@@ -80,6 +84,8 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
     yield launcher
     for process in launcher.processes:
         process.close()
+    for left in [one for program in launcher.programs for one in program.leftovers()]:
+        left.kill()
 
 
 @pytest.mark.parametrize("code", [SYNC, ASYNC], ids=["sync", "asyncio"])

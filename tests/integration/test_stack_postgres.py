@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_a_killed_server_starts_again_with_its_prepared_transactions(cluster: Po
     cluster.start()
     assert cluster.fetch(PREPARED) == [("kept",)]
     cluster.execute("ROLLBACK PREPARED 'kept'")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the shared memory of the system")
+def test_a_killed_server_leaves_no_shared_memory_when_it_is_closed(stack: Stack) -> None:
+    cluster = stack.start(PostgresCluster("killed", stack.path))
+    identity = (cluster.data / "postmaster.pid").read_text().splitlines()[6].split()
+
+    def exists() -> bool:
+        return identity in [line.split()[:2] for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
+
+    cluster.kill()
+    assert exists()  # or this test would show nothing
+    cluster.close()
+    assert not exists()
 
 
 def test_a_smart_stop_waits_for_clients_and_says_so(stack: Stack) -> None:
