@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["call", "vote", "start"]
-"""Where an entry shows: an RPC's error, a NO vote's reason, or a refusal to start."""
+Kind = Literal["call", "vote", "start", "command"]
+"""Where an entry shows: an RPC's error, a NO vote's reason, a refusal to start, or what the command itself says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +391,63 @@ ENTRIES = _entries(
         "INVALID_ARGUMENT",
         "The setting {setting} is not valid: {problem}.",
         "`handfast serve --help` lists the settings.",
+    ),
+    # -- command -------------------------------------------------------------------------------------------------
+    Entry(
+        "COORDINATOR_UNREACHABLE",
+        "command",
+        "UNAVAILABLE",
+        "No coordinator answers at {address}: {problem}.",
+        "Start it with `handfast serve --address {address}`, or name another with --address or HANDFAST_ADDRESS.",
+    ),
+    Entry(
+        "COORDINATOR_SILENT",
+        "command",
+        "DEADLINE_EXCEEDED",
+        "The coordinator at {address} did not answer within {timeout_s} s.",
+        "Allow it more time with --timeout; if it stays so, look at its log output and at the machine's load.",
+    ),
+    Entry(
+        "COORDINATOR_MISSING",
+        "command",
+        "UNIMPLEMENTED",
+        "What answers at {address} is no Handfast coordinator, or one of another version: {problem}.",
+        "Check the address; `handfast version` and `handfast status` tell both versions.",
+    ),
+    Entry(
+        "COORDINATOR_ODD",
+        "command",
+        "UNKNOWN",
+        "The coordinator at {address} failed without naming an error: {problem}.",
+        "Look at its log output; please report it.",
+    ),
+    Entry(
+        "CONFIRMATION_MISSING",
+        "command",
+        "FAILED_PRECONDITION",
+        "Nothing was done: {action} needs a confirmation, and nobody is there to give it.",
+        "Run it in a terminal, or add --yes when you are sure.",
+    ),
+    Entry(
+        "CONFIRMATION_REFUSED",
+        "command",
+        "ABORTED",
+        "Nothing was done: {action} was not confirmed.",
+        "Run the command again when you are sure.",
+    ),
+    Entry(
+        "PART_MISSING",
+        "command",
+        "FAILED_PRECONDITION",
+        "`handfast {command}` needs the Python module {module}, which is not here.",
+        "{remedy}",
+    ),
+    Entry(
+        "CODE_UNKNOWN",
+        "command",
+        "NOT_FOUND",
+        "The error catalog has no entry {text!r}.",
+        "`handfast explain` without a code lists them all.",
     ),
 )
 """By code."""
