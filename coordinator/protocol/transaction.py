@@ -127,6 +127,29 @@ class GlobalTransaction:
         transaction._check_invariants(effects, deadline_missed=False)
         return transaction, effects
 
+    @classmethod
+    def ended(
+        cls, gtrid: str, branches: Iterable[tuple[str, str]], decision: Decision, outcome: Outcome, evidence: str
+    ) -> GlobalTransaction:
+        """Rebuild a transaction that has ended, from its records; it needs nothing any more.
+
+        Args:
+            gtrid: its name.
+            branches: (bqual, proof) of each branch in its decision record.
+            decision: what was decided.
+            outcome: what became of it.
+            evidence: what proves a heuristic outcome.
+        """
+        transaction = cls(gtrid, deadline_s=float("inf"))
+        for bqual, proof in branches:
+            branch = transaction.branches[bqual] = Branch(bqual, vote=Vote.YES, proof=proof)
+            branch.end(outcome, evidence)
+        transaction.offered = True
+        transaction.decision = decision
+        transaction.outcome = outcome
+        transaction.state = S.COMMITTED if decision is Decision.COMMIT else S.ABORTED
+        return transaction
+
     def step(self, event: e.Event) -> Effects:
         """Take one event and return what is to be done.
 

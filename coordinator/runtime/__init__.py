@@ -1,0 +1,11 @@
+"""What drives the protocol: the one loop of step, force and send, and what it needs around it.
+
+``driver``      takes requests and replies, steps the machines, obeys their effects
+``running``     a transaction in memory: the machine with its operations, history and waiters
+``gtrids``      blocks of transaction names, and which of them were used
+``schedule``    deadlines and retries in few timers
+``transport``   the contract for messages to participants; ``links`` is the one over gRPC, ``directory`` who is where
+``recovery``    what happens at start, and the sweep for orphans
+``resolution``  what an operator may do by hand
+``clock``, ``entropy``, ``failpoints``  the only doors for time, chance and planned crashes
+"""

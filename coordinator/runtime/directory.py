@@ -1,0 +1,74 @@
+"""Who is where: the participants that registered, and those that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from coordinator.log.records import ParticipantRecord
+from handfast.catalog import HandfastFault
+
+STATIC_INSTANCE = "static"
+"""The instance name of a participant that the configuration names instead of registering."""
+
+
+class Directory:
+    """The participants, by resource and instance.
+
+    Args:
+        participants: those known at start: from the log, and from the configuration.
+    """
+
+    def __init__(self, participants: Iterable[ParticipantRecord] = ()) -> None:
+        self._by_resource: dict[str, dict[str, ParticipantRecord]] = {}
+        self._turn = 0
+        for participant in participants:
+            self.add(participant)
+
+    def __iter__(self) -> Iterator[ParticipantRecord]:
+        for instances in list(self._by_resource.values()):
+            yield from list(instances.values())
+
+    def resources(self) -> list[str]:
+        """The resources that somebody serves."""
+        return sorted(self._by_resource)
+
+    def add(self, participant: ParticipantRecord) -> list[ParticipantRecord]:
+        """Add a participant; return those that it replaces (the same resource at the same address: a dead process)."""
+        instances = self._by_resource.setdefault(participant.resource, {})
+        gone = [
+            known
+            for known in instances.values()
+            if known.address == participant.address and known.instance != participant.instance
+        ]
+        for known in gone:
+            del instances[known.instance]
+        instances[participant.instance] = participant
+        return gone
+
+    def knows(self, resource: str, instance: str) -> bool:
+        """Whether this very process registered."""
+        return instance in self._by_resource.get(resource, {})
+
+    def find(self, resource: str, instance: str) -> ParticipantRecord | None:
+        """Return this very process, or None."""
+        return self._by_resource.get(resource, {}).get(instance)
+
+    def instances(self, resource: str, first: str = "") -> list[ParticipantRecord]:
+        """Return the resource's processes, the newest first, but the one named ``first`` before all others."""
+        instances = sorted(
+            self._by_resource.get(resource, {}).values(),
+            key=lambda known: (known.instance != first, -known.registered_unix_ms),
+        )
+        return instances
+
+    def pick(self, resource: str) -> ParticipantRecord:
+        """Choose a process for new work, in turn.
+
+        Raises:
+            HandfastFault: RESOURCE_UNKNOWN.
+        """
+        instances = self._by_resource.get(resource)
+        if not instances:
+            raise HandfastFault("RESOURCE_UNKNOWN", resource=resource)
+        self._turn += 1
+        return list(instances.values())[self._turn % len(instances)]

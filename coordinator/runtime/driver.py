@@ -1,0 +1,439 @@
+"""The one loop: step, force, send.
+
+Every request, reply, timer and durable record ends in ``feed``: one event goes into one machine, and the effects that
+come out are obeyed in the order their type gives. Nothing here awaits; the event loop's thread runs each step to its
+end, so a transaction is never seen half-way.
+
+The driver also decides what is kept. A transaction lives in ``transactions`` until its machine is final, then for a
+while among ``finished`` with its history. What must outlive the process is in the log and nowhere else, except that a
+transaction which committed without a record (one branch, or read-only ones) is remembered by name: of such a one the
+absence of a record proves nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from google.protobuf.message import Message
+
+from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
+from coordinator.log.store import LogBroken, LogRefused, LogStore
+from coordinator.protocol import events as e
+from coordinator.protocol.effects import (
+    NOTHING,
+    Effects,
+    ScheduleRetry,
+    Send,
+    SendCommit,
+    SendCommitOnePhase,
+    SendPrepare,
+    SendRollback,
+)
+from coordinator.protocol.effects import EndRecord as EndWanted
+from coordinator.protocol.invariants import InvariantViolated
+from coordinator.protocol.states import Decision, Outcome, Vote
+from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction, ProtocolViolated
+from coordinator.runtime import messages
+from coordinator.runtime.backoff import Backoff
+from coordinator.runtime.clock import Clock
+from coordinator.runtime.entropy import Entropy
+from coordinator.runtime.failpoints import Failpoints
+from coordinator.runtime.options import DriverOptions
+from coordinator.runtime.running import OnAnswer, Running, Waiter
+from coordinator.runtime.schedule import Schedule
+from coordinator.runtime.transport import Transport
+from handfast.catalog import HandfastFault
+from handfast.frames import UNIMPLEMENTED, CallFailed
+from handfast.v1 import participant_pb2 as p
+from handfast.xid import split_bqual
+
+logger = logging.getLogger(__name__)
+
+
+class Driver:
+    """Drives every transaction of one coordinator.
+
+    Args:
+        log: the open decision log.
+        transport: the way to participants.
+        clock: where time comes from.
+        entropy: where jitter comes from.
+        options: limits and times.
+        failpoints: planned crashes, for tests.
+        on_log_broken: told why, when the log can't be trusted any more; the process must stop.
+    """
+
+    def __init__(
+        self,
+        log: LogStore,
+        transport: Transport,
+        clock: Clock,
+        entropy: Entropy,
+        options: DriverOptions,
+        failpoints: Failpoints,
+        on_log_broken: Callable[[LogBroken], None],
+    ) -> None:
+        self.log = log
+        self.transport = transport
+        self.clock = clock
+        self.options = options
+        self.transactions: dict[str, Running] = {}
+        self.finished: OrderedDict[str, Running] = OrderedDict()
+        self.unrecorded: OrderedDict[str, Outcome] = OrderedDict()
+        self.observers: list[Callable[[Running], None]] = []
+        self.counters = dict.fromkeys(
+            ("begun", "committed", "aborted", "heuristic", "one_phase", "read_only", "retries", "recovered"), 0
+        )
+        self._failpoints = failpoints
+        self._on_log_broken = on_log_broken
+        self._backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
+        self._deadlines: Schedule[str] = Schedule(clock, self._on_deadline)
+        self._apply_waits: Schedule[str] = Schedule(clock, self._on_apply_wait_over)
+        self._retries: Schedule[tuple[str, str]] = Schedule(clock, self._on_retry_due)
+
+    # -- in and out of memory --------------------------------------------------------------------------------------
+
+    def begin(self, gtrid: str, timeout_s: float, client: str = "") -> Running:
+        """Hold a new transaction. The name was claimed by the caller."""
+        deadline_s = self.clock.now_s() + timeout_s
+        now_unix_ms = self.clock.unix_ms()
+        running = Running(
+            GlobalTransaction(gtrid, deadline_s), now_unix_ms, now_unix_ms + int(timeout_s * 1000), client=client
+        )
+        self.transactions[gtrid] = running
+        self._deadlines.add(gtrid, deadline_s)
+        self.counters["begun"] += 1
+        self._tell_observers(running)
+        return running
+
+    def recover(self, record: DecisionRecord) -> Running:
+        """Take up a transaction that the log says is decided and not ended."""
+        branches = [(branch.bqual, branch.proof) for branch in record.branches]
+        machine, effects = GlobalTransaction.recovered(record.gtrid, branches)
+        running = Running(machine, record.begun_unix_ms, client=record.client, decided_unix_ms=record.decided_unix_ms)
+        running.note(self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT))
+        self.transactions[record.gtrid] = running
+        self.counters["recovered"] += 1
+        self._carry_out(running, effects)
+        return running
+
+    def find(self, gtrid: str) -> Running | None:
+        """Return a transaction that is in memory, ended ones included."""
+        return self.transactions.get(gtrid) or self.finished.get(gtrid)
+
+    def close(self) -> None:
+        """Call off every timer."""
+        self._deadlines.close()
+        self._apply_waits.close()
+        self._retries.close()
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def feed(self, running: Running, event: e.Event) -> None:
+        """Step one machine with one event and obey what it wants."""
+        if running.broken:
+            return
+        machine = running.transaction
+        before = machine.state
+        running.note(self.clock.unix_ms(), event)
+        try:
+            effects = machine.step(event)
+        except (ProtocolViolated, InvariantViolated) as defect:
+            self._set_aside(running, defect)
+            return
+        if effects is not NOTHING:
+            self._carry_out(running, effects)
+        if machine.state is not before:
+            self._on_moved(running)
+        if running.waiters:
+            self._answer_those_ready(running)
+
+    def wait_for(self, running: Running, on_answer: OnAnswer, at_decision: bool = False) -> None:
+        """Tell somebody the outcome when it is time; at once when it is time already."""
+        running.waiters.append(Waiter(on_answer, at_decision))
+        if running.transaction.decided:
+            self._start_apply_wait(running)
+        self._answer_those_ready(running)
+
+    def retry_now(self, resource: str = "", gtrid: str = "") -> int:
+        """Send at once what waits for its next attempt: all of it, one resource's, or one transaction's.
+
+        Returns:
+            How many messages were due.
+        """
+        due = [
+            key
+            for key in self._retries
+            if (not gtrid or key[0] == gtrid) and (not resource or split_bqual(key[1])[0] == resource)
+        ]
+        for key in due:
+            self._retries.cancel(key)
+            self._on_retry_due(key)
+        return len(due)
+
+    def _carry_out(self, running: Running, effects: Effects) -> None:
+        for message in effects.send:
+            self._send(running, message)
+        if effects.force is not None:
+            running.held = effects.send_after_force
+            self._force(running, tuple(LoggedBranch(*branch) for branch in effects.force.branches))
+        for retry in effects.retries:
+            self._schedule_retry(running, retry)
+        if effects.end is not None:
+            self._write_end(running, effects.end)
+
+    def _set_aside(self, running: Running, defect: Exception) -> None:
+        """Stop driving one transaction, and only that one, on which a defect showed."""
+        logger.critical("set aside: %s", defect)
+        running.broken = str(defect)
+        self._deadlines.cancel(running.gtrid)
+        fault = HandfastFault("INTERNAL", gtrid=running.gtrid, problem=str(defect))
+        waiters, running.waiters = running.waiters, []
+        for waiter in waiters:
+            self._tell(waiter, fault)
+
+    def _on_moved(self, running: Running) -> None:
+        machine = running.transaction
+        if machine.decided and not running.decided_unix_ms:
+            running.decided_unix_ms = self.clock.unix_ms()
+            running.deadline_unix_ms = 0
+            running.operations = {}
+            self._deadlines.cancel(machine.gtrid)
+        if machine.state in FINAL_STATES:
+            self._retire(running)
+        elif machine.decided and running.waiters:
+            self._start_apply_wait(running)
+        self._tell_observers(running)
+
+    def _retire(self, running: Running) -> None:
+        machine = running.transaction
+        running.ended_unix_ms = self.clock.unix_ms()
+        self.transactions.pop(machine.gtrid, None)
+        self._apply_waits.cancel(machine.gtrid)
+        for bqual in running.next_attempt_unix_ms:
+            self._retries.cancel((machine.gtrid, bqual))
+        self.finished[machine.gtrid] = running
+        if len(self.finished) > self.options.finished_kept_max:
+            self.finished.popitem(last=False)
+        self._count_end(machine)
+        if machine.outcome is Outcome.COMMITTED and not machine.offered and machine.branches:
+            self.unrecorded[machine.gtrid] = machine.outcome
+            if len(self.unrecorded) > self.options.unrecorded_kept_max:
+                self.unrecorded.popitem(last=False)
+
+    def _count_end(self, machine: GlobalTransaction) -> None:
+        match machine.outcome:
+            case Outcome.COMMITTED:
+                self.counters["committed"] += 1
+            case Outcome.ABORTED:
+                self.counters["aborted"] += 1
+            case _:
+                self.counters["heuristic"] += 1
+        if machine.outcome is Outcome.COMMITTED and not machine.offered:
+            self.counters["one_phase" if machine.one_phase else "read_only"] += 1
+
+    def _tell_observers(self, running: Running) -> None:
+        for observer in self.observers:
+            observer(running)
+
+    # -- force -----------------------------------------------------------------------------------------------------
+
+    def _force(self, running: Running, branches: tuple[LoggedBranch, ...]) -> None:
+        self._failpoints.reach("before-force")
+        record = DecisionRecord(
+            running.gtrid, Decision.COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
+        )
+        self.log.decide(record, partial(self._on_decided, running))
+
+    def _on_decided(self, running: Running, standing: Decision | LogRefused | LogBroken) -> None:
+        held, running.held = running.held, ()
+        if isinstance(standing, LogBroken):
+            self._on_log_broken(standing)
+            return
+        if isinstance(standing, LogRefused):
+            self.feed(running, e.DecisionRefused(f"the decision log refused the commit: {standing}"))
+            return
+        self._failpoints.reach("after-force")
+        self.feed(running, e.DecisionStood(standing))
+        if standing is Decision.COMMIT:
+            self._release(running, held)
+
+    def _release(self, running: Running, held: tuple[SendCommit, ...]) -> None:
+        if self._failpoints.armed("mid-commit"):
+            held = held[:1]  # the process ends at this one's acknowledgement
+        for message in held:
+            self._send(running, message)
+
+    def _write_end(self, running: Running, wanted: EndWanted) -> None:
+        self._failpoints.reach("before-end")
+        machine = running.transaction
+        record = EndRecord(machine.gtrid, wanted.outcome, self.clock.unix_ms(), wanted.evidence)
+        if not machine.offered:
+            # A heuristic end of an abort: without a decision record there is nothing that it could be the end of.
+            branches = tuple(LoggedBranch(b.bqual, b.proof) for b in machine.branches.values() if b.vote is Vote.YES)
+            abort = DecisionRecord(
+                machine.gtrid,
+                Decision.ABORT,
+                branches,
+                record.ended_unix_ms,
+                running.begun_unix_ms,
+                running.client,
+            )
+            self.log.decide(abort, self._on_end_written)
+        self.log.end(record, self._on_end_written)
+
+    def _on_end_written(self, result: Decision | LogRefused | LogBroken | None) -> None:
+        if isinstance(result, LogBroken):
+            self._on_log_broken(result)
+        elif isinstance(result, LogRefused):
+            # Nothing is lost: without the end record, recovery sends Commit once more.
+            logger.warning("an end record was not written: %s", result)
+
+    # -- send ------------------------------------------------------------------------------------------------------
+
+    def _send(self, running: Running, message: Send) -> None:
+        match message:
+            case SendPrepare():
+                self._send_prepare(running, message.bqual)
+            case SendCommitOnePhase():
+                self._send_one_phase(running, message.bqual)
+            case SendCommit() | SendRollback():
+                self._send_decision(running, message)
+
+    def _send_prepare(self, running: Running, bqual: str) -> None:
+        self._failpoints.reach("before-prepare")
+        left_s = running.transaction.deadline_s - self.clock.now_s()
+        request = messages.prepare_request(running.gtrid, bqual, running.operations.get(bqual, ()), left_s)
+        on_reply = partial(self._on_vote, running, bqual)
+        # A little past the deadline: the abort comes from the deadline, and this only ends the wait for the vote.
+        self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=left_s + 1.0)
+
+    def _on_vote(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
+        if isinstance(reply, p.PrepareResponse):
+            if reply.results:
+                running.results[bqual] = reply.results
+            self.feed(running, messages.vote_received(bqual, reply, self.clock.now_s()))
+            return
+        reason = reply.message if isinstance(reply, CallFailed) else f"answered with {type(reply).__name__}"
+        self.feed(running, e.VoteLost(bqual, reason))
+
+    def _send_one_phase(self, running: Running, bqual: str) -> None:
+        self._failpoints.reach("before-prepare")
+        left_s = running.transaction.deadline_s - self.clock.now_s()
+        request = messages.one_phase_request(running.gtrid, bqual, running.operations.get(bqual, ()), left_s)
+        on_reply = partial(self._on_one_phase, running, bqual)
+        timeout_s = max(left_s, 0.0) + self.options.apply_wait_s
+        self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=timeout_s)
+
+    def _on_one_phase(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
+        if isinstance(reply, p.CommitOnePhaseResponse):
+            if reply.results:
+                running.results[bqual] = reply.results
+            event = messages.one_phase_answered(bqual, reply)
+            if event.reason_code == "BRANCH_UNKNOWN" and running.one_phase_maybe_done:
+                event = e.OnePhaseAnswered(bqual, Outcome.HEURISTIC_HAZARD, event.reason, event.reason_code)
+            self.feed(running, event)
+        elif isinstance(reply, CallFailed):
+            self._on_one_phase_failed(running, bqual, reply)
+        else:
+            self.feed(running, e.DeliveryFailed(bqual, f"answered with {type(reply).__name__}"))
+
+    def _on_one_phase_failed(self, running: Running, bqual: str, failure: CallFailed) -> None:
+        if failure.code == UNIMPLEMENTED:
+            self.feed(running, e.OnePhaseUnsupported(bqual))
+            return
+        running.one_phase_maybe_done |= failure.maybe_executed
+        if not running.one_phase_maybe_done:
+            # It never reached the participant, so the branch dies with its connection: a plain abort.
+            self.feed(running, e.OnePhaseAnswered(bqual, Outcome.ABORTED, failure.message, "VOTE_LOST"))
+        elif failure.code == "RESOURCE_UNKNOWN":
+            # The process that held the branch is gone for good, and took the answer with it.
+            self.feed(running, e.OnePhaseAnswered(bqual, Outcome.HEURISTIC_HAZARD, failure.message, "VOTE_LOST"))
+        else:
+            self.feed(running, e.DeliveryFailed(bqual, failure.message))
+
+    def _send_decision(self, running: Running, message: SendCommit | SendRollback) -> None:
+        bqual = message.bqual
+        if bqual in running.in_flight and isinstance(message, SendCommit):
+            return
+        running.in_flight.add(bqual)
+        running.next_attempt_unix_ms.pop(bqual, None)
+        self._retries.cancel((running.gtrid, bqual))
+        branch = running.transaction.branches[bqual]
+        # Only a prepared branch is in the database for everybody; an open one is in its own process alone.
+        self.transport.send(
+            bqual,
+            messages.decision_request(running.gtrid, message),
+            partial(self._on_acknowledged, running, bqual),
+            attempt=branch.attempts,
+            any_instance=branch.vote is Vote.YES,
+            timeout_s=self.options.reply_timeout_s,
+        )
+
+    def _on_acknowledged(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
+        running.in_flight.discard(bqual)
+        if isinstance(reply, p.ParticipantCommitResponse | p.ParticipantRollbackResponse):
+            self.feed(running, messages.branch_ended(bqual, reply))
+            if isinstance(reply, p.ParticipantCommitResponse):
+                self._failpoints.reach("mid-commit")
+            return
+        reason = reply.message if isinstance(reply, CallFailed) else f"answered with {type(reply).__name__}"
+        self.feed(running, e.DeliveryFailed(bqual, reason))
+
+    # -- later -----------------------------------------------------------------------------------------------------
+
+    def _schedule_retry(self, running: Running, retry: ScheduleRetry) -> None:
+        delay_s = self._backoff.delay_s(retry.attempts)
+        running.next_attempt_unix_ms[retry.bqual] = self.clock.unix_ms() + int(delay_s * 1000)
+        self._retries.add((running.gtrid, retry.bqual), self.clock.now_s() + delay_s)
+
+    def _on_retry_due(self, key: tuple[str, str]) -> None:
+        gtrid, bqual = key
+        running = self.transactions.get(gtrid)
+        if running is None or bqual in running.in_flight:
+            return
+        running.next_attempt_unix_ms.pop(bqual, None)
+        self.counters["retries"] += 1
+        self.feed(running, e.RetryDue(bqual))
+
+    def _on_deadline(self, gtrid: str) -> None:
+        running = self.transactions.get(gtrid)
+        if running is None:
+            return
+        self.feed(running, e.DeadlinePassed())
+        if not running.transaction.decided:
+            # The decision is in the log's hands or the only branch's; the client need not wait for ever.
+            self._start_apply_wait(running)
+
+    def _start_apply_wait(self, running: Running) -> None:
+        if running.transaction.state not in FINAL_STATES and running.gtrid not in self._apply_waits:
+            self._apply_waits.add(running.gtrid, self.clock.now_s() + self.options.apply_wait_s)
+
+    def _on_apply_wait_over(self, gtrid: str) -> None:
+        running = self.transactions.get(gtrid)
+        if running is not None:
+            running.apply_wait_over = True
+            self._answer_those_ready(running)
+            running.apply_wait_over = False
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _answer_those_ready(self, running: Running) -> None:
+        machine = running.transaction
+        everybody = running.apply_wait_over or machine.settled
+        if not (everybody or machine.decided):
+            return
+        ready = running.waiters if everybody else [waiter for waiter in running.waiters if waiter.at_decision]
+        running.waiters = [] if everybody else [waiter for waiter in running.waiters if not waiter.at_decision]
+        for waiter in ready:
+            self._tell(waiter, running)
+
+    def _tell(self, waiter: Waiter, answer: Running | HandfastFault) -> None:
+        try:
+            waiter.on_answer(answer)
+        except Exception:
+            # Whoever asked may have a defect; the transaction goes on, and can be asked for again.
+            logger.exception("telling an outcome failed")

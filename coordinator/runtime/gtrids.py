@@ -1,0 +1,110 @@
+"""Transaction names: handed out in blocks, each usable once.
+
+A client draws names from its block without asking, so a transaction may be first heard of from a participant that
+enlists. Two rules keep that safe. A name begins a transaction at most once: each block remembers which of its numbers
+were claimed. And a name that somebody was told is aborted must never begin one: to answer so is to claim it.
+
+Blocks die with the process. The next one has a greater epoch, so no old name can be claimed any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.runtime.clock import Clock
+from handfast.xid import Gtrid, base36
+
+
+@dataclass(slots=True)
+class Block:
+    """A run of names with a common prefix.
+
+    Args:
+        prefix: the names' common part.
+        claimed: one byte per number, 1 when it was claimed.
+        expires_s: from then on, by the clock's ``now_s``, none can be claimed.
+    """
+
+    prefix: str
+    claimed: bytearray
+    expires_s: float
+
+
+class Gtrids:
+    """Hands out names and knows which were used.
+
+    Args:
+        coordinator_id: this coordinator.
+        epoch: its present life.
+        clock: where time comes from.
+        lifetime_s: for how long a block may be used.
+    """
+
+    def __init__(self, coordinator_id: str, epoch: int, clock: Clock, lifetime_s: float) -> None:
+        self.coordinator_id = coordinator_id
+        self.epoch = epoch
+        self._clock = clock
+        self._lifetime_s = lifetime_s
+        self._blocks: dict[str, Block] = {}
+        self._last_time_ms = 0
+        self._own: Block | None = None
+        self._own_next = 0
+
+    def hand_out(self, count: int) -> Block:
+        """Make a block of ``count`` names; no two blocks share a prefix."""
+        self._drop_expired()
+        # The time doubles as the block's number: two blocks in one millisecond, or a clock that jumps back, must not
+        # repeat it.
+        self._last_time_ms = max(self._clock.unix_ms(), self._last_time_ms + 1)
+        prefix = Gtrid(self.coordinator_id, self.epoch, self._last_time_ms, 0).prefix()
+        block = Block(prefix, bytearray(count), self._clock.now_s() + self._lifetime_s)
+        self._blocks[prefix] = block
+        return block
+
+    def next(self) -> str:
+        """Make and claim one name."""
+        block = self._own
+        if block is None or self._own_next >= len(block.claimed) or self._clock.now_s() >= block.expires_s:
+            block = self._own = self.hand_out(1024)
+            self._own_next = 0
+        number = self._own_next
+        self._own_next += 1
+        block.claimed[number] = 1
+        return block.prefix + base36(number)
+
+    def claim(self, gtrid: str) -> bool:
+        """Claim a name; False when it was claimed before or is of no live block."""
+        found = self._unclaimed(gtrid)
+        if found is None:
+            return False
+        block, index = found
+        block.claimed[index] = 1
+        return True
+
+    def is_claimable(self, gtrid: str) -> bool:
+        """Whether ``claim`` would succeed."""
+        return self._unclaimed(gtrid) is not None
+
+    def _unclaimed(self, gtrid: str) -> tuple[Block, int] | None:
+        prefix, hyphen, number = gtrid.rpartition("-")
+        block = self._blocks.get(prefix + hyphen)
+        if block is None or self._clock.now_s() >= block.expires_s:
+            return None
+        index = int(number, 36)
+        # A second spelling of a number ("02" for "2") would give it a second life.
+        if index >= len(block.claimed) or block.claimed[index] or base36(index) != number:
+            return None
+        return block, index
+
+    def is_ours(self, gtrid: str) -> bool:
+        """Whether this coordinator made the name, in this life or an earlier one."""
+        return gtrid.startswith(self.coordinator_id + "-")
+
+    def _drop_expired(self) -> None:
+        now_s = self._clock.now_s()
+        # Blocks are in the order in which they expire.
+        while self._blocks:
+            oldest = next(iter(self._blocks.values()))
+            if oldest.expires_s > now_s:
+                return
+            del self._blocks[oldest.prefix]

@@ -1,0 +1,67 @@
+"""From effects to the Participant service's requests, and from its responses to events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.protocol import events as e
+from coordinator.protocol.effects import SendCommit, SendRollback
+from coordinator.protocol.states import Outcome, Vote
+from handfast.v1 import participant_pb2 as p
+from handfast.v1 import types_pb2 as t
+
+_VOTES = {t.VOTE_YES: Vote.YES, t.VOTE_NO: Vote.NO, t.VOTE_READ_ONLY: Vote.READ_ONLY}
+_OUTCOMES = {
+    t.OUTCOME_COMMITTED: Outcome.COMMITTED,
+    t.OUTCOME_ABORTED: Outcome.ABORTED,
+    t.OUTCOME_HEURISTIC_COMMIT: Outcome.HEURISTIC_COMMIT,
+    t.OUTCOME_HEURISTIC_ROLLBACK: Outcome.HEURISTIC_ROLLBACK,
+    t.OUTCOME_HEURISTIC_MIXED: Outcome.HEURISTIC_MIXED,
+    t.OUTCOME_HEURISTIC_HAZARD: Outcome.HEURISTIC_HAZARD,
+}
+
+
+def prepare_request(gtrid: str, bqual: str, operations: Sequence[t.Operation], time_left_s: float) -> p.PrepareRequest:
+    """Ask for a vote."""
+    return p.PrepareRequest(gtrid=gtrid, bqual=bqual, operations=operations, timeout_ms=_ms(time_left_s))
+
+
+def one_phase_request(
+    gtrid: str, bqual: str, operations: Sequence[t.Operation], time_left_s: float
+) -> p.CommitOnePhaseRequest:
+    """Tell the only branch to commit."""
+    return p.CommitOnePhaseRequest(gtrid=gtrid, bqual=bqual, operations=operations, timeout_ms=_ms(time_left_s))
+
+
+def decision_request(
+    gtrid: str, message: SendCommit | SendRollback
+) -> p.ParticipantCommitRequest | p.ParticipantRollbackRequest:
+    """Tell the decision."""
+    if isinstance(message, SendCommit):
+        return p.ParticipantCommitRequest(gtrid=gtrid, bqual=message.bqual, proof=message.proof)
+    return p.ParticipantRollbackRequest(gtrid=gtrid, bqual=message.bqual, proof=message.proof)
+
+
+def vote_received(bqual: str, response: p.PrepareResponse, now_s: float) -> e.VoteReceived:
+    """Read a vote. One that is not set counts as NO: nobody has promised anything."""
+    vote = _VOTES.get(response.vote)
+    if vote is None:
+        reason = f"{bqual} answered Prepare without a vote"
+        return e.VoteReceived(bqual, Vote.NO, now_s, reason=reason, reason_code="VOTE_LOST")
+    return e.VoteReceived(bqual, vote, now_s, response.proof, response.reason, response.reason_code)
+
+
+def one_phase_answered(bqual: str, response: p.CommitOnePhaseResponse) -> e.OnePhaseAnswered:
+    """Read what became of the only branch. An answer that says nothing leaves it a hazard."""
+    outcome = _OUTCOMES.get(response.outcome, Outcome.HEURISTIC_HAZARD)
+    return e.OnePhaseAnswered(bqual, outcome, response.reason, response.reason_code)
+
+
+def branch_ended(bqual: str, response: p.ParticipantCommitResponse | p.ParticipantRollbackResponse) -> e.BranchEnded:
+    """Read an acknowledgement. One without an outcome says: done as told."""
+    told = Outcome.COMMITTED if isinstance(response, p.ParticipantCommitResponse) else Outcome.ABORTED
+    return e.BranchEnded(bqual, _OUTCOMES.get(response.outcome, told), response.evidence)
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

@@ -1,0 +1,371 @@
+"""What applications and participants may ask, checked and handed to the driver.
+
+Every request is idempotent: whoever asks again gets the first answer, from memory or from the log. Where neither knows
+the transaction, the answer rests on what the absence of a record proves (``standing``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from coordinator.log.records import ParticipantRecord
+from coordinator.log.store import LogBroken, LogRefused
+from coordinator.protocol import events as e
+from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState
+from coordinator.protocol.transaction import GlobalTransaction
+from coordinator.runtime.directory import Directory
+from coordinator.runtime.driver import Driver
+from coordinator.runtime.gtrids import Block, Gtrids
+from coordinator.runtime.running import OnAnswer, Running, running_from_log
+from handfast.catalog import HandfastFault
+from handfast.v1.types_pb2 import Operation
+from handfast.xid import Gtrid, MalformedName, check_instance, check_resource, is_gtrid, make_bqual
+
+S = TransactionState
+
+
+class Standing(Enum):
+    """What stands about a transaction."""
+
+    UNDECIDED = "undecided"
+    COMMIT = "commit"
+    ABORT = "abort"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """The answer to an inquiry.
+
+    Args:
+        standing: what stands.
+        running: the transaction, when it is in memory or has a record.
+    """
+
+    standing: Standing
+    running: Running | None
+
+
+class Requests:
+    """The coordinator's requests.
+
+    Args:
+        driver: drives the transactions.
+        gtrids: names them.
+        directory: knows the participants.
+    """
+
+    def __init__(self, driver: Driver, gtrids: Gtrids, directory: Directory) -> None:
+        self.driver = driver
+        self.gtrids = gtrids
+        self.directory = directory
+        self.stopping = False
+        self.on_registered: list[Callable[[ParticipantRecord], None]] = []
+
+    # -- begin and enlist ------------------------------------------------------------------------------------------
+
+    def begin(self, timeout_ms: int, client: str) -> Running:
+        """Begin a transaction under a new name.
+
+        Args:
+            timeout_ms: how long it may stay undecided; 0 means the default.
+            client: who begins it.
+
+        Raises:
+            HandfastFault: COORDINATOR_STOPPING, TRANSACTIONS_TOO_MANY or FIELD_INVALID.
+        """
+        self._check_room()
+        self._check_text("client", client, 64)
+        return self.driver.begin(self.gtrids.next(), self._timeout_s(timeout_ms), client)
+
+    def hand_out(self, block_size: int) -> Block:
+        """Hand out a block of names.
+
+        Raises:
+            HandfastFault: COORDINATOR_STOPPING.
+        """
+        if self.stopping:
+            raise HandfastFault("COORDINATOR_STOPPING")
+        return self.gtrids.hand_out(min(block_size, self.driver.options.block_size_max))
+
+    def enlist(self, gtrid: str, resource: str, instance: str, timeout_ms: int) -> str:
+        """Add a branch; the first that the coordinator hears of a drawn name begins its transaction.
+
+        Returns:
+            The branch's name.
+
+        Raises:
+            HandfastFault: what is wrong with the names, the transaction or the participant.
+        """
+        bqual = self._bqual(resource, instance)
+        running = self._find_or_begin(gtrid, timeout_ms)
+        if running is None:
+            raise self._fault_of_absent(gtrid)
+        machine = running.transaction
+        if bqual in machine.branches:
+            return bqual
+        if machine.state is not S.ACTIVE:
+            raise HandfastFault("TRANSACTION_NOT_ACTIVE", gtrid=gtrid, bqual=bqual, state=machine.state.value)
+        if len(machine.branches) >= self.driver.options.branches_max:
+            raise HandfastFault("BRANCHES_TOO_MANY", gtrid=gtrid, limit=self.driver.options.branches_max)
+        if not self.directory.knows(resource, instance):
+            raise HandfastFault("RESOURCE_UNKNOWN", gtrid=gtrid, bqual=bqual, resource=f"{resource} ({instance})")
+        self.driver.feed(running, e.Enlisted(bqual))
+        return bqual
+
+    # -- end -------------------------------------------------------------------------------------------------------
+
+    def commit(self, gtrid: str, branches: int, at_decision: bool, on_answer: OnAnswer) -> None:
+        """Commit, or learn what became of it.
+
+        Args:
+            gtrid: the transaction.
+            branches: how many branches the asker knows of; 0 when it can't tell.
+            at_decision: answer when the decision is durable rather than when it is applied.
+            on_answer: told the transaction.
+
+        Raises:
+            HandfastFault: GTRID_MALFORMED, TRANSACTION_FOREIGN or TRANSACTION_UNKNOWN.
+        """
+        running = self._find_or_begin(gtrid, 0)
+        if running is None:
+            on_answer(self._absent(gtrid, branches))
+            return
+        if running.transaction.state is S.ACTIVE:
+            self.driver.feed(running, e.CommitRequested(self.driver.clock.now_s()))
+        self.driver.wait_for(running, on_answer, at_decision)
+
+    def rollback(self, gtrid: str, reason: str, branches: int, on_answer: OnAnswer) -> None:
+        """Roll back, unless it is decided otherwise.
+
+        Args:
+            gtrid: the transaction.
+            reason: why, for the reports.
+            branches: as in ``commit``.
+            on_answer: told the transaction, or ALREADY_DECIDED.
+
+        Raises:
+            HandfastFault: GTRID_MALFORMED, TRANSACTION_FOREIGN, TRANSACTION_UNKNOWN or FIELD_INVALID.
+        """
+        self._check_text("reason", reason, 1024)
+
+        def judge(answer: Running | HandfastFault) -> None:
+            on_answer(_refuse_rollback(answer) if isinstance(answer, Running) else answer)
+
+        running = self._find_or_begin(gtrid, 0)
+        if running is None:
+            judge(self._absent(gtrid, branches))
+            return
+        if running.transaction.state in (S.ACTIVE, S.PREPARING):
+            self.driver.feed(running, e.RollbackRequested(Cause.CLIENT, reason or "the client asked for it"))
+        self.driver.wait_for(running, judge)
+
+    def execute(
+        self, gtrid: str, timeout_ms: int, operations: Sequence[Operation], at_decision: bool, on_answer: OnAnswer
+    ) -> None:
+        """Run a whole transaction whose operations travel inside Prepare.
+
+        Args:
+            gtrid: a drawn name, or empty.
+            timeout_ms: how long it may stay undecided; 0 means the default.
+            operations: the work; those on one resource make one branch.
+            at_decision: as in ``commit``.
+            on_answer: told the transaction.
+
+        Raises:
+            HandfastFault: what is wrong with the request; then nothing was begun.
+        """
+        known = self._known(gtrid) if gtrid else None
+        if known is None:
+            bquals = self._place(operations)
+            if gtrid and not self.gtrids.is_claimable(gtrid):
+                on_answer(self._absent(gtrid, len(set(bquals))))
+                return
+            self._check_room()
+            self.gtrids.claim(gtrid)
+            known = self._begin_one_shot(gtrid or self.gtrids.next(), self._timeout_s(timeout_ms), operations, bquals)
+        self.driver.wait_for(known, on_answer, at_decision)
+
+    def _begin_one_shot(
+        self, gtrid: str, timeout_s: float, operations: Sequence[Operation], bquals: Sequence[str]
+    ) -> Running:
+        running = self.driver.begin(gtrid, timeout_s)
+        running.one_shot = True
+        places = []
+        for operation, bqual in zip(operations, bquals, strict=True):
+            of_branch = running.operations.setdefault(bqual, [])
+            places.append((bqual, len(of_branch)))
+            of_branch.append(operation)
+        running.result_places = tuple(places)
+        for bqual in running.operations:
+            self.driver.feed(running, e.Enlisted(bqual))
+        self.driver.feed(running, e.CommitRequested(self.driver.clock.now_s()))
+        return running
+
+    def _place(self, operations: Sequence[Operation]) -> list[str]:
+        """Choose the branch of each operation."""
+        if not operations:
+            raise HandfastFault("OPERATIONS_MISSING")
+        limit = self.driver.options.payload_bytes_max
+        chosen: dict[str, str] = {}
+        for operation in operations:
+            if len(operation.payload) > limit:
+                size = len(operation.payload)
+                raise HandfastFault("PAYLOAD_TOO_LARGE", operation=operation.name, size=size, limit=limit)
+            if operation.resource not in chosen:
+                self._bqual(operation.resource, "any")
+                chosen[operation.resource] = make_bqual(
+                    operation.resource, self.directory.pick(operation.resource).instance
+                )
+        if len(chosen) > self.driver.options.branches_max:
+            raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=self.driver.options.branches_max)
+        return [chosen[operation.resource] for operation in operations]
+
+    # -- inquire and register --------------------------------------------------------------------------------------
+
+    def inquire(self, gtrid: str, bqual: str, branches: int) -> Inquiry:
+        """Tell what stands.
+
+        Args:
+            gtrid: the transaction.
+            bqual: the branch that asks; empty when a client does.
+            branches: how many branches a client knows of; 0 when it can't tell.
+
+        Raises:
+            HandfastFault: GTRID_MALFORMED or TRANSACTION_FOREIGN.
+        """
+        running = self._known(gtrid)
+        if running is not None:
+            return Inquiry(_standing_of(running), running)
+        return Inquiry(self._standing_without_record(gtrid, bool(bqual) or branches >= 2), None)
+
+    def register(
+        self, participant: ParticipantRecord, on_written: Callable[[LogRefused | LogBroken | None], None]
+    ) -> None:
+        """Take a participant in; it is known at once and durable when ``on_written`` says so.
+
+        Raises:
+            HandfastFault: NAME_MALFORMED or FIELD_INVALID.
+        """
+        self._bqual(participant.resource, participant.instance)
+        self._check_text("address", participant.address, 256)
+        if not participant.address:
+            raise HandfastFault("FIELD_INVALID", field="address", problem="it is empty; give host:port")
+        self.directory.add(participant)
+        self.driver.log.register(participant, on_written)
+        for listener in self.on_registered:
+            listener(participant)
+
+    # -- finding ---------------------------------------------------------------------------------------------------
+
+    def show(self, gtrid: str) -> Running | None:
+        """Return a transaction that is in memory or in the log; None otherwise.
+
+        Raises:
+            HandfastFault: GTRID_MALFORMED or TRANSACTION_FOREIGN.
+        """
+        return self._known(gtrid)
+
+    def _known(self, gtrid: str) -> Running | None:
+        running = self.driver.find(gtrid)
+        if running is not None:
+            return running
+        self._check_gtrid(gtrid)
+        logged = self.driver.log.lookup(gtrid)
+        return running_from_log(logged) if logged is not None and logged.end is not None else None
+
+    def _find_or_begin(self, gtrid: str, timeout_ms: int) -> Running | None:
+        running = self._known(gtrid)
+        if running is not None:
+            return running
+        if self.gtrids.is_claimable(gtrid):
+            self._check_room()
+            self.gtrids.claim(gtrid)
+            return self.driver.begin(gtrid, self._timeout_s(timeout_ms))
+        return None
+
+    def _standing_without_record(self, gtrid: str, two_phase: bool) -> Standing:
+        """Say what the absence of a record proves.
+
+        A name from a live block that nobody has used proves everything: the answer itself uses it up. Otherwise, for a
+        transaction that could only have committed by a record, and that is not older than the log's memory, no record
+        means abort (presumed abort). One of a single branch may have committed without leaving a trace here.
+        """
+        if gtrid in self.driver.unrecorded:
+            return Standing.COMMIT
+        if self.gtrids.claim(gtrid):
+            return Standing.ABORT
+        named = Gtrid.parse(gtrid)
+        if named.epoch > self.gtrids.epoch or named.time_ms < self.driver.log.horizon_unix_ms:
+            return Standing.UNKNOWN
+        return Standing.ABORT if two_phase else Standing.UNKNOWN
+
+    def _absent(self, gtrid: str, branches: int) -> Running:
+        """Show a transaction without a record as what its absence proves.
+
+        Raises:
+            HandfastFault: TRANSACTION_UNKNOWN when it proves nothing.
+        """
+        standing = self._standing_without_record(gtrid, branches >= 2)
+        if standing is Standing.UNKNOWN:
+            raise self._fault_of_absent(gtrid)
+        machine = GlobalTransaction(gtrid, 0.0)
+        committed = standing is Standing.COMMIT
+        machine.decision = Decision.COMMIT if committed else Decision.ABORT
+        machine.outcome = Outcome.COMMITTED if committed else Outcome.ABORTED
+        machine.state = S.COMMITTED if committed else S.ABORTED
+        if not committed:
+            machine.cause, machine.reason = Cause.PRESUMED, Cause.PRESUMED.value
+        return Running(machine, Gtrid.parse(gtrid).time_ms)
+
+    def _fault_of_absent(self, gtrid: str) -> HandfastFault:
+        return HandfastFault("TRANSACTION_UNKNOWN", gtrid=gtrid)
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _check_gtrid(self, gtrid: str) -> None:
+        if not is_gtrid(gtrid):
+            raise HandfastFault("GTRID_MALFORMED", text=gtrid[:80])
+        if not self.gtrids.is_ours(gtrid):
+            raise HandfastFault("TRANSACTION_FOREIGN", gtrid=gtrid, coordinator_id=self.gtrids.coordinator_id)
+
+    def _bqual(self, resource: str, instance: str) -> str:
+        try:
+            return f"{check_resource(resource)}.{check_instance(instance)}"
+        except MalformedName as problem:
+            raise HandfastFault("NAME_MALFORMED", text=problem.text[:80], kind=problem.kind) from problem
+
+    def _check_room(self) -> None:
+        if self.stopping:
+            raise HandfastFault("COORDINATOR_STOPPING")
+        limit = self.driver.options.open_transactions_max
+        if len(self.driver.transactions) >= limit:
+            raise HandfastFault("TRANSACTIONS_TOO_MANY", limit=limit)
+
+    def _check_text(self, field: str, text: str, length_max: int) -> None:
+        if len(text) > length_max:
+            raise HandfastFault("FIELD_INVALID", field=field, problem=f"longer than {length_max} characters")
+
+    def _timeout_s(self, timeout_ms: int) -> float:
+        options = self.driver.options
+        return min(timeout_ms / 1000.0, options.timeout_max_s) if timeout_ms else options.default_timeout_s
+
+
+def _standing_of(running: Running) -> Standing:
+    if running.transaction.outcome is Outcome.HEURISTIC_HAZARD:
+        return Standing.UNKNOWN
+    match running.transaction.decision:
+        case Decision.COMMIT:
+            return Standing.COMMIT
+        case Decision.ABORT:
+            return Standing.ABORT
+    return Standing.UNDECIDED
+
+
+def _refuse_rollback(running: Running) -> Running | HandfastFault:
+    if running.transaction.decision is Decision.COMMIT or not running.transaction.decided:
+        state = running.transaction.state.value
+        return HandfastFault("ALREADY_DECIDED", gtrid=running.gtrid, wish="roll back", state=state)
+    return running

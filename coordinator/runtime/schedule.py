@@ -1,0 +1,108 @@
+"""Deadlines and retries, in few timers.
+
+A timer per transaction would cost more than the transaction. Due times are rounded up to ticks; the keys that share a
+tick share a bucket; a heap orders the ticks, and one timer of the clock waits for the first. Adding and cancelling are
+constant time, and what is cancelled leaves no trace (hashed timing wheels: Varghese & Lauck, 1987).
+
+Ticks only decide when a key is *looked at*. Whether a deadline has passed is decided by comparing exact times.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
+
+from coordinator.runtime.clock import Clock, Timer
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Schedule(Generic[K]):
+    """Keys with due times; ``on_due`` is called with each key when its time has come.
+
+    Args:
+        clock: where time comes from.
+        on_due: called on the loop's thread, never before the due time and at most a tick (and the loop's lag) after.
+        tick_s: the rounding, in seconds.
+    """
+
+    def __init__(self, clock: Clock, on_due: Callable[[K], None], tick_s: float = 0.01) -> None:
+        self._clock = clock
+        self._on_due = on_due
+        self._tick_s = tick_s
+        self._buckets: dict[int, dict[K, None]] = {}
+        self._tick_of: dict[K, int] = {}
+        self._ticks: list[int] = []
+        self._timer: Timer | None = None
+        self._timer_tick = 0
+
+    def __len__(self) -> int:
+        return len(self._tick_of)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._tick_of
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(self._tick_of))
+
+    def add(self, key: K, due_s: float) -> None:
+        """Schedule a key; a key that is scheduled already moves.
+
+        Args:
+            key: what becomes due.
+            due_s: when, by the clock's ``now_s``. Infinity means never.
+        """
+        self.cancel(key)
+        if math.isinf(due_s):
+            return
+        tick = math.ceil(due_s / self._tick_s)
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = {}
+            heapq.heappush(self._ticks, tick)
+        bucket[key] = None
+        self._tick_of[key] = tick
+        if self._timer is None or tick < self._timer_tick:
+            self._wait_for_first()
+
+    def cancel(self, key: K) -> None:
+        """Call a key off; without effect when it is not scheduled."""
+        tick = self._tick_of.pop(key, None)
+        if tick is not None:
+            del self._buckets[tick][key]
+
+    def close(self) -> None:
+        """Call everything off."""
+        self._tick_of.clear()
+        self._buckets.clear()
+        self._ticks.clear()
+        self._stop_timer()
+
+    def _wait_for_first(self) -> None:
+        self._stop_timer()
+        while self._ticks and not self._buckets[self._ticks[0]]:
+            del self._buckets[heapq.heappop(self._ticks)]
+        if not self._ticks:
+            return
+        self._timer_tick = self._ticks[0]
+        delay_s = max(0.0, self._timer_tick * self._tick_s - self._clock.now_s())
+        self._timer = self._clock.call_later(delay_s, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now_tick = math.floor(self._clock.now_s() / self._tick_s)
+        due: list[K] = []
+        while self._ticks and self._ticks[0] <= now_tick:
+            due.extend(self._buckets.pop(heapq.heappop(self._ticks)))
+        for key in due:
+            del self._tick_of[key]
+        self._wait_for_first()
+        for key in due:
+            self._on_due(key)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
