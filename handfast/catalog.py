@@ -206,6 +206,86 @@ ENTRIES = _entries(
         "An internal error: {problem}.",
         "The transaction stays safe: ask for its outcome. Please report this with the coordinator's log.",
     ),
+    # -- calls to a participant, and branches in a service -------------------------------------------------------
+    Entry(
+        "OUTSIDE_TRANSACTION",
+        "call",
+        "FAILED_PRECONDITION",
+        "branch() of {resource!r} was entered outside a global transaction.",
+        "Call the service inside `async with tm.transaction()` over a channel with handfast.client_interceptors(), "
+        "and make its server with grpc.aio.server(interceptors=participant.interceptors(...)).",
+    ),
+    Entry(
+        "BRANCH_NOT_ACTIVE",
+        "call",
+        "FAILED_PRECONDITION",
+        "The branch {bqual} of {gtrid} takes no more work: it is {state}.",
+        "Await every call to a service before Commit; begin a new transaction for more work.",
+    ),
+    Entry(
+        "BRANCH_NOT_PREPARED",
+        "call",
+        "FAILED_PRECONDITION",
+        "The branch {bqual} of {gtrid} can't do “{wish}”: it is {state}.",
+        "`handfast transactions show {gtrid}` tells what was decided; please report this.",
+    ),
+    Entry(
+        "ENLIST_FAILED",
+        "call",
+        "UNAVAILABLE",
+        "The branch {bqual} of {gtrid} could not be enlisted, and its work was rolled back: {problem}",
+        "Run the transaction again; if it recurs, check that the coordinator can be reached from this service.",
+    ),
+    Entry(
+        "ANSWER_LOST",
+        "call",
+        "UNAVAILABLE",
+        "The connection to the database broke while {bqual} of {gtrid} was being ended or prepared, and it is not "
+        "known yet whether that was done: {problem}.",
+        "Ask again. An orphan ends by itself as soon as database and coordinator can be reached.",
+    ),
+    Entry(
+        "BRANCH_BUSY",
+        "call",
+        "UNAVAILABLE",
+        "Another session works on the branch {bqual} of {gtrid} just now: {problem}.",
+        "It is tried again by itself.",
+    ),
+    Entry(
+        "BRANCH_IN_ANOTHER_DATABASE",
+        "call",
+        "FAILED_PRECONDITION",
+        "The branch {bqual} of {gtrid} is prepared in another database than that of this participant: {problem}.",
+        "Point the participant's DSN at the database where the branch was prepared.",
+    ),
+    Entry(
+        "FINISH_FORBIDDEN",
+        "call",
+        "PERMISSION_DENIED",
+        "The database role of {resource!r} may not end the branch {bqual} of {gtrid}: {problem}.",
+        "Connect as the role that prepared it or as a superuser; `handfast indoubt` names its owner.",
+    ),
+    Entry(
+        "RESOURCE_UNREACHABLE",
+        "call",
+        "UNAVAILABLE",
+        "The database of {resource!r} did not do what it was asked: {problem}.",
+        "Start it, or check the DSN and the network; prepared branches wait meanwhile and lose nothing.",
+    ),
+    Entry(
+        "RESOURCE_NOT_HERE",
+        "call",
+        "NOT_FOUND",
+        "This process has no participant for the resource {resource!r}; it has: {known}.",
+        "Check the address under which the resource is registered (`handfast doctor`).",
+    ),
+    Entry(
+        "PARTICIPANT_CLOSED",
+        "call",
+        "UNAVAILABLE",
+        "The participant {bqual} is not open.",
+        "Enter it with `async with` before the server starts; when it is stopping, call another instance.",
+    ),
     # -- votes ---------------------------------------------------------------------------------------------------
     Entry(
         "BRANCH_UNKNOWN",
@@ -328,6 +408,13 @@ ENTRIES = _entries(
         "Read the cause; then run the transaction again.",
     ),
     Entry(
+        "BRANCH_STILL_AT_WORK",
+        "vote",
+        "ABORTED",
+        "The branch {bqual} of {gtrid} was asked to prepare while a call was still working in it.",
+        "Await every call to a service before Commit, also those that are no longer needed.",
+    ),
+    Entry(
         "VOTE_LOST",
         "vote",
         "UNAVAILABLE",
@@ -434,6 +521,13 @@ ENTRIES = _entries(
         "ABORTED",
         "Nothing was done: {action} was not confirmed.",
         "Run the command again when you are sure.",
+    ),
+    Entry(
+        "OPTIONS_UNFIT",
+        "command",
+        "INVALID_ARGUMENT",
+        "The options don't fit together: {problem}.",
+        "Add --help to the command; it lists them.",
     ),
     Entry(
         "PART_MISSING",
