@@ -42,8 +42,9 @@ def audit(response: admin_pb2.AuditResponse) -> RenderableType:
 
 def _banner(word: str) -> RenderableType:
     style = STYLES.get(word, "bold red")
-    words = Text(word, style, justify="center")
-    words.append("\n" + EXPLANATIONS.get(word, "The coordinator gave a verdict that this version doesn't know."), "")
+    unknown = "The coordinator gave a verdict that this version doesn't know."
+    verdict_word = Text(f"   {word}   ", f"{style} reverse")
+    words = Text.assemble(verdict_word, "\n\n", EXPLANATIONS.get(word, unknown), justify="center")
     return Panel(Align.center(words), box=box.DOUBLE, border_style=style, padding=(1, 4))
 
 

@@ -13,6 +13,7 @@ from coordinator.cli.words import STYLES, coloured, severity
 from handfast.v1 import admin_pb2, participant_pb2
 
 SIGNS = {"OK": "✓", "WARN": "!", "FAIL": "✗"}
+CHECK_WIDTH_MAX = 32
 WORST_FIRST = ("FAIL", "WARN", "OK")
 
 
@@ -26,16 +27,21 @@ def doctor(response: admin_pb2.DiagnoseResponse) -> RenderableType:
     by_subject: dict[str, list[participant_pb2.Finding]] = {}
     for finding in response.findings:
         by_subject.setdefault(finding.subject or "coordinator", []).append(finding)
+    check_width = min(max((len(finding.check) for finding in response.findings), default=0), CHECK_WIDTH_MAX)
     parts: list[RenderableType] = []
     for subject in sorted(by_subject, key=lambda name: name != "coordinator"):
-        parts += [Rule(Text(subject, "bold"), align="left", style="dim"), _findings(by_subject[subject]), Text()]
+        parts += [
+            Rule(Text(subject, "bold"), align="left", style="dim"),
+            _findings(by_subject[subject], check_width),
+            Text(),
+        ]
     return Group(*parts, _tally(response.findings))
 
 
-def _findings(findings: Iterable[participant_pb2.Finding]) -> Table:
+def _findings(findings: Iterable[participant_pb2.Finding], check_width: int) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold", width=check_width)
     grid.add_column(overflow="fold")
     for finding in sorted(findings, key=lambda one: WORST_FIRST.index(severity(one.severity))):
         word = severity(finding.severity)

@@ -63,7 +63,7 @@ def _blocks(branch: participant_pb2.PreparedBranch) -> Text:
 
 
 def _sessions(branch: participant_pb2.PreparedBranch) -> Table:
-    sessions = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    sessions = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim")
     sessions.add_column("pid", justify="right", no_wrap=True)
     sessions.add_column("for", justify="right", no_wrap=True, style="red")
     sessions.add_column("statement", overflow="fold")

@@ -62,7 +62,7 @@ def status(response: admin_pb2.GetStatusResponse, address: str) -> RenderableTyp
         counted.add_row(name.replace("_", " "), f"{response.counters[name]:,}")
     beside = Table.grid(padding=(0, 6))
     beside.add_row(held, counted)
-    return Group(Panel(who, title="handfast", title_align="left", box=box.ROUNDED, expand=False), beside)
+    return Group(Panel(who, title="handfast", title_align="left", box=box.ROUNDED, expand=False), Text(), beside)
 
 
 def _order(state: str) -> int:

@@ -19,6 +19,7 @@ from coordinator.cli.words import (
     clock_time,
     coloured,
     count,
+    due,
     duration,
     moment,
     outcome,
@@ -100,12 +101,12 @@ def summary(transaction: admin_pb2.Transaction, now_ms: int) -> RenderableType:
     ]
     kind = "one-shot" if transaction.one_shot else "interactive"
     rows.append(("kind", f"{kind}, begun by {transaction.client}" if transaction.client else kind))
-    style = standing.style if isinstance(standing.style, str) else ""
+    frame = coloured(ended if ended.startswith("HEURISTIC") else state).style
     return Panel(
         facts(*rows),
         title=Text(transaction.gtrid, "bold"),
         title_align="left",
-        border_style=style,
+        border_style=frame,
         box=box.ROUNDED,
         expand=False,
     )
@@ -124,7 +125,7 @@ def _note(transaction: admin_pb2.Transaction, now_ms: int) -> Text:
     if ended.startswith("HEURISTIC"):
         return coloured(ended)
     if retries:
-        return Text(f"next retry {moment(min(retries), now_ms)}", "yellow")
+        return Text(f"next retry {due(min(retries), now_ms)}", "yellow")
     if transaction.cause or transaction.reason:
         return _why(transaction)
     if transaction.deadline_unix_ms:
@@ -154,7 +155,7 @@ def _branches(branches: Iterable[types_pb2.Branch], now_ms: int) -> Table:
             coloured(vote(branch.vote)),
             coloured(branch_state(branch.state)),
             str(branch.attempts),
-            moment(branch.next_attempt_unix_ms, now_ms),
+            due(branch.next_attempt_unix_ms, now_ms),
             coloured(outcome(branch.outcome)),
         )
     return listed

@@ -111,6 +111,11 @@ def moment(unix_ms: int, now_ms: int) -> str:
     return f"{duration(now_ms - unix_ms)} ago" if unix_ms < now_ms else f"in {duration(unix_ms - now_ms)}"
 
 
+def due(unix_ms: int, now_ms: int) -> str:
+    """When something is due: `in 4.1 s`, or `now` when its time has come; a dash when it is 0."""
+    return moment(unix_ms, now_ms) if unix_ms == 0 or unix_ms > now_ms else "now"
+
+
 def clock_time(unix_ms: int) -> str:
     """A time as a date and clock in UTC, to the millisecond."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
