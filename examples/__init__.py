@@ -1,0 +1,1 @@
+"""Programs that use Handfast as any application would."""
