@@ -6,12 +6,17 @@ coordinator need, and it is the reason why no other component ever chooses an ou
 
 Writes are submitted, not awaited: the driver hands over a record with a callback and goes on; the log gathers what
 came while its last force was running and forces it together (group commit: DeWitt et al., 1984). Callbacks run on the
-event loop's thread, in the order of submission, and only when the record is durable.
+event loop's thread, in the order of submission, and only when the record is durable. Dropping old transactions is the
+one exception: it takes several forces, with others between them, and answers after the last.
 
 A failed force is of one of two kinds. ``LogRefused`` says that the record is certainly not in the log (disk full, and
 rolled back): the transaction may be aborted and the log goes on. Everything else leaves the log's content unknown: it
 closes, reports ``LogBroken`` to every waiting callback and to ``on_broken``, and the process must stop rather than go
 on with a log that it can't trust.
+
+Reads go the other way: they answer at once, from what is durable. They raise HandfastFault LOG_CORRUPT, naming the
+transaction, for a record that fails its checksum, LOG_PATH_UNUSABLE when the file can't be read, and ``LogBroken`` when
+the log is broken or not open.
 """
 
 from __future__ import annotations
@@ -63,7 +68,10 @@ class LogStore(Protocol):
         """
 
     async def close(self) -> None:
-        """Write what was submitted, then release the log. Idempotent."""
+        """Write what was submitted, run its callbacks, then release the log. Idempotent.
+
+        What is submitted afterwards is told ``LogBroken``; a later ``open`` begins a new epoch.
+        """
 
     def decide(self, record: DecisionRecord, on_decided: OnDecided) -> None:
         """Offer a decision; learn, once it is durable, which one stands for this gtrid.
@@ -71,13 +79,17 @@ class LogStore(Protocol):
         Args:
             record: the decision offered. It stands if none stood before.
             on_decided: called on the loop's thread with the standing decision.
+
+        Raises:
+            UnicodeEncodeError: a text in the record can't be written; nothing was submitted.
         """
 
     def end(self, record: EndRecord, on_written: OnWritten | None = None) -> None:
-        """Write, lazily, that a decided transaction has ended. Without effect when the gtrid has no decision.
+        """Write, lazily, that a decided transaction has ended. The first end stands.
 
-        The record travels with the next force; alone it waits for no longer than a second. Losing it in a crash costs
-        one round of Commit messages at recovery.
+        To be offered when the decision's callback has run; without effect when the gtrid has no decision. The record
+        travels with the next force; alone it waits for no longer than a second. Losing it in a crash costs one round of
+        Commit messages at recovery. When it is refused and has no callback, the log keeps it for the next force.
         """
 
     def register(self, record: ParticipantRecord, on_written: OnWritten) -> None:
@@ -97,21 +109,35 @@ class LogStore(Protocol):
         """Return the decided transactions without an end record, oldest first; recovery drives them on."""
 
     def recent(self, limit: int, since_unix_ms: int = 0) -> Sequence[LoggedTransaction]:
-        """Return decided transactions, newest first.
+        """Return decided transactions, the one decided last first.
+
+        Reads no more than it must for a limit alone; with ``since_unix_ms``, or without a limit, it may read the whole
+        log (0.1 s for a million transactions, and more to return them): for reports, not for the hot path.
 
         Args:
             limit: how many at most; 0 means all.
             since_unix_ms: only those decided at or after, in milliseconds since 1970.
         """
 
+    def was_forgotten(self, gtrid: str) -> bool:
+        """Tell whether ``forget`` dropped this transaction: ``lookup`` returns None then, and yet it was decided.
+
+        Whoever would presume abort because there is no record asks this too: the answer is UNKNOWN, never ABORTED. It
+        is known until the horizon passes the transaction's end.
+        """
+
     def participants(self) -> Sequence[ParticipantRecord]:
         """Return the registered participants, by resource, then time of registration, newest first."""
 
     def resolutions(self, gtrid: str) -> Sequence[ResolutionRecord]:
-        """Return what operators did to a transaction, oldest first."""
+        """Return what operators did to a transaction, oldest first. Kept for good, whatever becomes of the
+        transaction: they are few, and they are the trail of who did what."""
 
     def forget_before(self, horizon_unix_ms: int, on_forgotten: Callable[[int | LogRefused | LogBroken], None]) -> None:
-        """Drop transactions that ended before the horizon, and raise ``horizon_unix_ms`` durably in the same force.
+        """Raise ``horizon_unix_ms`` durably, then drop the transactions that ended before it.
+
+        The order matters: whoever finds no record must already see, in the property, that there may have been one. The
+        dropping goes in steps, so that other writes need not wait for it; ``close`` ends it after the current step.
 
         Args:
             horizon_unix_ms: in milliseconds since 1970; never lowered.
@@ -119,7 +145,8 @@ class LogStore(Protocol):
         """
 
     def forget(self, gtrid: str, on_written: OnWritten) -> None:
-        """Drop one ended transaction (an operator's --forget); refused with LogRefused when it has not ended."""
+        """Drop one ended transaction (an operator's --forget); refused with LogRefused when it has not ended, or is not
+        known. What was decided stays in force against a later ``decide``."""
 
     @property
     def horizon_unix_ms(self) -> int:
@@ -133,4 +160,7 @@ class LogStore(Protocol):
         """Where the log is, for reports; ``":memory:"`` when nowhere."""
 
     def counters(self) -> dict[str, int]:
-        """Return counts since open: ``forces``, ``decisions``, ``ends``, ``records``."""
+        """Return counts since open: ``forces``; ``decisions`` and ``ends`` written; ``records`` of any kind written.
+
+        A decision that lost to one that stood before is not counted, nor is the raising of the epoch.
+        """

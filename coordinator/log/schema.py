@@ -1,0 +1,113 @@
+"""The tables of a SQLite log, and how an older log becomes a current one.
+
+One row per decided transaction holds its decision and, later, its end. ``seq`` gives the order in which decisions were
+taken. The index on ``ended_unix_ms`` serves both ends of a transaction's life: what has not ended stands under NULL, in
+the order of ``seq``, and what has ended long ago stands first after that. So neither recovery nor retention reads what
+does not concern it, and opening a log takes the same time whatever it holds.
+
+Migrations only ever go forward. A log that names a migration unknown here was written by a newer Handfast.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database, Migrations
+
+from handfast.catalog import HandfastFault
+
+APPLICATION_ID = 0x48464C47
+"""Says in the file's header that it is ours ("HFLG")."""
+
+migrations = Migrations("handfast-log")
+
+
+@migrations()
+def m001_decision_log(database: Database) -> None:
+    """The first schema."""
+    for statement in (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        """
+        CREATE TABLE decision (
+            seq             INTEGER PRIMARY KEY,
+            gtrid           TEXT NOT NULL UNIQUE,
+            decision        TEXT NOT NULL,     -- commit | abort
+            decided_unix_ms INTEGER NOT NULL,
+            begun_unix_ms   INTEGER NOT NULL,
+            client          TEXT NOT NULL,
+            branches        TEXT NOT NULL,     -- JSON: bqual, proof, bqual, proof, ...
+            crc             INTEGER NOT NULL,  -- CRC-32 over gtrid and all of the above
+            outcome         TEXT,              -- these four are NULL until it has ended
+            ended_unix_ms   INTEGER,
+            evidence        TEXT,
+            end_crc         INTEGER            -- CRC-32 over gtrid, outcome, ended_unix_ms and evidence
+        )
+        """,
+        "CREATE INDEX decision_by_end ON decision (ended_unix_ms)",
+        """
+        CREATE TABLE participant (
+            resource           TEXT NOT NULL,
+            instance           TEXT NOT NULL,
+            address            TEXT NOT NULL,
+            kind               TEXT NOT NULL,
+            operations         TEXT NOT NULL,  -- JSON: names
+            registered_unix_ms INTEGER NOT NULL,
+            PRIMARY KEY (resource, instance)
+        )
+        """,
+        """
+        CREATE TABLE resolution (
+            seq          INTEGER PRIMARY KEY,
+            gtrid        TEXT NOT NULL,
+            action       TEXT NOT NULL,        -- commit | rollback | retry-now | forget
+            heuristic    INTEGER NOT NULL,
+            operator     TEXT NOT NULL,
+            reason       TEXT NOT NULL,
+            state_before TEXT NOT NULL,
+            state_after  TEXT NOT NULL,
+            unix_ms      INTEGER NOT NULL
+        )
+        """,
+        "CREATE INDEX resolution_by_gtrid ON resolution (gtrid)",
+        """
+        CREATE TABLE coordinator (             -- exactly one row
+            coordinator_id  TEXT NOT NULL,
+            epoch           INTEGER NOT NULL,
+            horizon_unix_ms INTEGER NOT NULL,
+            crc             INTEGER NOT NULL   -- CRC-32 over the above
+        )
+        """,
+    ):
+        database.conn.execute(statement)
+
+
+def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
+    """Keep our hands off a database that some other application made.
+
+    Raises:
+        HandfastFault: LOG_PATH_UNUSABLE.
+    """
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if application_id != APPLICATION_ID and tables > {migrations.migrations_table}:
+        raise HandfastFault("LOG_PATH_UNUSABLE", path=path, problem="it is a database of another application")
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the log to the current schema; create it in an empty file.
+
+    Args:
+        connection: in autocommit mode.
+        path: the log's, for messages.
+
+    Raises:
+        HandfastFault: LOG_SCHEMA_NEWER.
+    """
+    database = Database(connection, execute_plugins=False, recursive_triggers=False)
+    applied = [migration.name for migration in migrations.applied(database)]
+    known = [migration.name for migration in migrations.pending(Database(memory=True))]
+    unknown = [name for name in applied if name not in known]
+    if unknown:
+        raise HandfastFault("LOG_SCHEMA_NEWER", path=path, found=unknown[-1], known=known[-1])
+    if applied != known:
+        migrations.apply(database)
