@@ -15,8 +15,8 @@ ENTROPY = {"random", "secrets", "uuid", "os.urandom"}
 MAY_USE: dict[str, set[str]] = {
     "coordinator.runtime.clock": CLOCK,
     "coordinator.runtime.entropy": ENTROPY,
-    "participant.clock": CLOCK,
-    "handfast.clock": CLOCK,
+    "participant.clock": CLOCK | ENTROPY,
+    "handfast.clock": CLOCK | {"random"},  # the client's retries are jittered
 }
 GUARDED = ("handfast", "coordinator", "participant")
 UNGUARDED = ("coordinator.cli", "coordinator.__main__")

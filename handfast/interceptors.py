@@ -1,0 +1,80 @@
+"""Client interceptors that carry the ambient transaction to the services an application calls.
+
+    channel = grpc.aio.insecure_channel(address, interceptors=handfast.client_interceptors())
+
+Inside ``async with tm.transaction()`` each call made over such a channel gets the transaction in its metadata, and a
+timeout no longer than the time left to the transaction. Outside, calls pass untouched. Metadata that the application
+gave itself stays; a transaction that it named there itself wins over the ambient one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from handfast import context
+
+TIMEOUT_S_MIN = 0.001
+"""A call after the deadline should fail as late, and gRPC takes that from a timeout, not from a negative one."""
+
+
+if TYPE_CHECKING:
+    # Stubs give these classes type parameters that they don't have at run time.
+    _UnaryUnaryBase = object
+    _UnaryStreamBase = object
+    _StreamUnaryBase = object
+    _StreamStreamBase = object
+else:
+    _UnaryUnaryBase = grpc.aio.UnaryUnaryClientInterceptor
+    _UnaryStreamBase = grpc.aio.UnaryStreamClientInterceptor
+    _StreamUnaryBase = grpc.aio.StreamUnaryClientInterceptor
+    _StreamStreamBase = grpc.aio.StreamStreamClientInterceptor
+
+
+def client_interceptors() -> list[Any]:
+    """One interceptor for each of gRPC's four kinds of call, for ``grpc.aio.insecure_channel(interceptors=...)``."""
+    return [_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
+
+
+def carry(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+    """The call's details with the ambient transaction added; unchanged when there is none."""
+    transaction = context.current()
+    given: Any = details.metadata or ()
+    if transaction is None or any(key == context.GTRID_KEY for key, _ in given):
+        return details
+    return grpc.aio.ClientCallDetails(
+        details.method,
+        _timeout_s(details.timeout, transaction),
+        grpc.aio.Metadata(*given, *context.to_metadata(transaction)),
+        details.credentials,
+        details.wait_for_ready,
+    )
+
+
+def _timeout_s(given_s: float | None, transaction: context.TransactionContext) -> float | None:
+    left_s = max(transaction.time_left_s(), TIMEOUT_S_MIN)
+    nearer_s = left_s if given_s is None else min(given_s, left_s)
+    return None if math.isinf(nearer_s) else nearer_s
+
+
+class _UnaryUnary(_UnaryUnaryBase):
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(carry(client_call_details), request)
+
+
+class _UnaryStream(_UnaryStreamBase):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(carry(client_call_details), request)
+
+
+class _StreamUnary(_StreamUnaryBase):
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(carry(client_call_details), request_iterator)
+
+
+class _StreamStream(_StreamStreamBase):
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(carry(client_call_details), request_iterator)
