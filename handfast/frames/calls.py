@@ -70,6 +70,7 @@ class CallStream:
         frame_messages_max: how many calls a frame carries at most.
         peer: the peer's name for messages and logs, for example its address.
         connect_timeout_s: how long a connection attempt may take, in seconds.
+        on_disconnect: told that an open stream has ended, before its calls are failed.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class CallStream:
         frame_messages_max: int = 256,
         peer: str = "",
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        on_disconnect: Callable[[], None] | None = None,
     ) -> None:
         self._channel = channel
         self._service = service
         self._frame_messages_max = frame_messages_max
         self._peer = peer or service.name
         self._connect_timeout_s = connect_timeout_s
+        self._on_disconnect = on_disconnect
         self._next_id = 1
         self._outstanding: dict[int, _Call] = {}
         self._queue: deque[_Call] = deque()
@@ -227,7 +230,9 @@ class CallStream:
         except grpc.aio.AioRpcError as failure:
             problem, status = failure.details() or failure.code().name, failure.code()
         finally:
-            self._life, self._open = None, False
+            was_open, self._life, self._open = self._open, None, False
+            if was_open and answered and self._on_disconnect is not None:
+                self._on_disconnect()
             if status is grpc.StatusCode.UNIMPLEMENTED and not answered:
                 self._fall_back()
             else:
