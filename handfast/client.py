@@ -24,7 +24,7 @@ from handfast.clock import Clock, MachineClock
 from handfast.context import TransactionContext
 from handfast.errors import CoordinatorUnavailable, UnknownTransaction, raise_unless_committed
 from handfast.frames import COORDINATOR, CallFailed, CallStream, channel_options
-from handfast.outcomes import AbortCause, ExecuteResult, OutcomeReport, Standing, Verdict, report_of
+from handfast.outcomes import ExecuteResult, OutcomeReport, Standing, Verdict, report_of
 from handfast.settling import Settler, no_answer
 from handfast.tls import TlsConfig
 from handfast.transaction import Transaction
@@ -126,6 +126,11 @@ class TransactionManager:
             await self._calls.close()
         if self._channel is not None:
             await self._channel.close(None)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the coordinator is connected now; the first transaction connects, and each after a loss."""
+        return self._calls is not None and self._calls.connected
 
     # -- transactions ----------------------------------------------------------------------------------------------
 
@@ -233,7 +238,7 @@ class TransactionManager:
     def _settler(self) -> Settler:
         if self._calls is None:
             raise RuntimeError("the way to the coordinator is not open: async with handfast.connect(...) as tm")
-        return Settler(self._calls, self._clock, self._outcome_wait_s)
+        return Settler(self._calls, self._clock, self._outcome_wait_s, self._blocks.drop_block_of)
 
     async def _draw(self, timeout_s: float | None) -> TransactionContext:
         gtrid, default_s = await self._blocks.draw()
@@ -243,14 +248,7 @@ class TransactionManager:
         transaction = await self._draw(timeout_s)
         request.gtrid = transaction.gtrid
         request.timeout_ms = 0 if timeout_s is None else max(round(timeout_s * 1000), 1)
-        try:
-            verdict = await self._settler().execute(request, transaction.deadline_monotonic_s)
-        except UnknownTransaction:
-            self._blocks.drop_block_of(transaction.gtrid)
-            raise
-        if verdict.cause is AbortCause.PRESUMED:
-            self._blocks.drop_block_of(transaction.gtrid)
-        return verdict
+        return await self._settler().execute(request, transaction.deadline_monotonic_s)
 
     async def _fetch_block(self) -> wire.BeginResponse:
         try:

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 from google.protobuf.message import Message
 
 from handfast.clock import Clock
-from handfast.errors import CoordinatorUnavailable, HandfastError, OutcomeUnknown, refused
+from handfast.errors import CoordinatorUnavailable, HandfastError, OutcomeUnknown, UnknownTransaction, refused
 from handfast.frames import LOST, CallFailed, CallStream
 from handfast.outcomes import (
     AbortCause,
@@ -78,10 +78,12 @@ class Settler:
         calls: the way to it.
         clock: for waits between questions.
         outcome_wait_s: how long to go on asking past a transaction's deadline, in seconds.
+        on_stale: told a gtrid that the coordinator doesn't know, or presumes aborted: it has restarted.
     """
 
-    def __init__(self, calls: CallStream, clock: Clock, outcome_wait_s: float) -> None:
+    def __init__(self, calls: CallStream, clock: Clock, outcome_wait_s: float, on_stale: Callable[[str], None]) -> None:
         self._calls = calls
+        self._on_stale = on_stale
         self._clock = clock
         self._outcome_wait_s = outcome_wait_s
 
@@ -161,6 +163,16 @@ class Settler:
         return await self._calls.ask(request, timeout_s=timeout_s)
 
     async def _settle(self, asked: _Asked, give_up_s: float) -> Verdict:
+        try:
+            verdict = await self._ask_until(asked, give_up_s)
+        except UnknownTransaction:
+            self._on_stale(asked.gtrid)
+            raise
+        if verdict.cause is AbortCause.PRESUMED:
+            self._on_stale(asked.gtrid)
+        return verdict
+
+    async def _ask_until(self, asked: _Asked, give_up_s: float) -> Verdict:
         delays = backoff(self._clock)
         first = True
         while True:

@@ -45,6 +45,10 @@ CONNECT_TIMEOUT_S = 5.0
 log = logging.getLogger(__name__)
 
 
+class _NoWay(Exception):
+    """No connection, and why."""
+
+
 class _Call:
     """One call that has no answer yet."""
 
@@ -225,8 +229,8 @@ class CallStream:
             finally:
                 stream.cancel()
                 writer.cancel()
-        except CallFailed as failure:
-            problem = failure.message
+        except _NoWay as failure:
+            problem = str(failure)
         except grpc.aio.AioRpcError as failure:
             problem, status = failure.details() or failure.code().name, failure.code()
         finally:
@@ -242,18 +246,18 @@ class CallStream:
         """Wait for the channel to be READY; nothing is written before it is.
 
         Raises:
-            CallFailed: the peer can't be reached now.
+            _NoWay: the peer can't be reached now.
         """
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 while (state := self._channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
                     if state in {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}:
-                        raise unreachable(self._peer, "nobody answers there")
+                        raise _NoWay("nobody answers there")
                     await self._channel.wait_for_state_change(state)
         except TimeoutError:
-            raise unreachable(self._peer, f"no connection within {self._connect_timeout_s:g} s") from None
+            raise _NoWay(f"no connection within {self._connect_timeout_s:g} s") from None
         except grpc.aio.UsageError as problem:
-            raise unreachable(self._peer, f"its channel is closed ({problem})") from problem
+            raise _NoWay("its channel is closed") from problem
 
     def _connect(self) -> grpc.aio.StreamStreamCall[Any, Any]:
         connect: grpc.aio.StreamStreamMultiCallable[Any, Any] = self._channel.stream_stream(
@@ -339,12 +343,13 @@ class CallStream:
             await self._reach()
             call.written = True
             reply = await method(call.request)
-        except CallFailed as failure:
-            reply = failure
+        except _NoWay as failure:
+            reply = unreachable(self._peer, str(failure))
         except grpc.aio.AioRpcError as problem:
             reply = failure_of_rpc(problem, self._peer)
         except grpc.aio.UsageError as problem:
-            reply = unreachable(self._peer, f"its channel is closed ({problem})")
+            log.debug("calling %s ended: %r", self._peer, problem)
+            reply = unreachable(self._peer, "its channel is closed")
         call.task = None  # settling cancels a call's task, and this is it
         self._settle(call, reply)
 

@@ -74,7 +74,7 @@ def unreachable(peer: str, problem: str) -> CallFailed:
     """A call that never left this process."""
     return CallFailed(
         UNREACHABLE,
-        f"{peer} can't be reached: {problem}.",
+        f"{peer} can't be reached: {problem.rstrip('.')}.",
         mend="Start it, or check the address and the network.",
         grpc_status=_number(grpc.StatusCode.UNAVAILABLE),
         maybe_executed=False,
@@ -87,7 +87,7 @@ def lost(peer: str, problem: str, *, written: bool, grpc_status: int | None = No
         return unreachable(peer, problem)
     return CallFailed(
         LOST,
-        f"The connection to {peer} broke before the answer came: {problem}.",
+        f"The connection to {peer} broke before the answer came: {problem.rstrip('.')}.",
         mend="It may have been done: ask again.",
         grpc_status=_number(grpc.StatusCode.UNAVAILABLE) if grpc_status is None else grpc_status,
         maybe_executed=True,
@@ -146,7 +146,7 @@ def failure_of_rpc(problem: grpc.aio.AioRpcError, peer: str) -> CallFailed:
     code = TIMEOUT if status is grpc.StatusCode.DEADLINE_EXCEEDED else status.name
     return CallFailed(
         code,
-        f"{peer} answered {status.name}: {details}.",
+        f"{peer} answered {status.name}: {details.rstrip('.')}.",
         grpc_status=_number(status),
         maybe_executed=status is not grpc.StatusCode.UNIMPLEMENTED,
     )

@@ -15,6 +15,7 @@ from handfast.v1 import coordinator_pb2 as wire
 from handfast.v1 import types_pb2
 from handfast.xid import Gtrid
 from tests.unit.handfast.peers import Peer, served
+from tests.waiting import eventually
 
 Answer = Message | HandfastFault | Callable[[Any, Reply], None]
 
@@ -88,6 +89,11 @@ class FakeCoordinator:
         await self.peer.kill()
         self.epoch += 1
         await self.peer.start()
+
+    async def vanish(self, tm: handfast.TransactionManager) -> None:
+        """Die, and return once the client has noticed."""
+        await self.peer.kill()
+        await eventually(lambda: not tm.connected)
 
     def _default(self, request: Message) -> Message:
         if isinstance(request, wire.BeginRequest):

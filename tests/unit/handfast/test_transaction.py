@@ -101,7 +101,7 @@ async def test_a_rollback_that_fails_is_noted_on_the_exception_and_does_not_hide
 
         async def work() -> None:
             async with txn:
-                await coordinator.peer.kill()
+                await coordinator.vanish(tm)
                 raise ZeroDivisionError("oops")
 
         with pytest.raises(ZeroDivisionError) as raised:
