@@ -17,9 +17,6 @@ import grpc.aio
 
 from handfast import context
 
-TIMEOUT_S_MIN = 0.001
-"""A call after the deadline should fail as late, and gRPC takes that from a timeout, not from a negative one."""
-
 
 if TYPE_CHECKING:
     # Stubs give these classes type parameters that they don't have at run time.
@@ -55,7 +52,7 @@ def carry(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
 
 
 def _timeout_s(given_s: float | None, transaction: context.TransactionContext) -> float | None:
-    left_s = max(transaction.time_left_s(), TIMEOUT_S_MIN)
+    left_s = max(transaction.time_left_s(), 0.0)  # a call after the deadline fails as late, before it is sent
     nearer_s = left_s if given_s is None else min(given_s, left_s)
     return None if math.isinf(nearer_s) else nearer_s
 
