@@ -17,7 +17,6 @@ import grpc.aio
 
 from handfast import context
 
-
 if TYPE_CHECKING:
     # Stubs give these classes type parameters that they don't have at run time.
     _UnaryUnaryBase = object
@@ -52,7 +51,7 @@ def carry(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
 
 
 def _timeout_s(given_s: float | None, transaction: context.TransactionContext) -> float | None:
-    left_s = max(transaction.time_left_s(), 0.0)  # a call after the deadline fails as late, before it is sent
+    left_s = max(transaction.time_left_s(), 0.0)  # past the deadline gRPC ends the call as late
     nearer_s = left_s if given_s is None else min(given_s, left_s)
     return None if math.isinf(nearer_s) else nearer_s
 
