@@ -18,10 +18,11 @@ from typing import Any, Literal, TextIO
 
 MASK = "***"
 
-# `scheme://user:password@host`; `password=…` of a keyword DSN, bare or in quotes, also as a URI's parameter.
-_URI_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<secret>[^\s/]*)(?=@)", re.IGNORECASE)
+# `scheme://user:password@host`; `password=…` of a keyword DSN, bare or in quotes, also as a URI's parameter
+# or a variable (PGPASSWORD). Where it is not clear how far a password goes, more is masked rather than less.
+_URI_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<secret>\S*)(?=@)", re.IGNORECASE)
 _KEYWORD_PASSWORD = re.compile(
-    r"(?P<before>\b(?:ssl)?password['\"]?\s*[=:]\s*)(?P<secret>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)'\"]+)",
+    r"(?P<before>\b\w*password['\"]?\s*[=:]\s*)(?P<secret>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)'\"]+)",
     re.IGNORECASE,
 )
 _PLAIN_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}

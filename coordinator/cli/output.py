@@ -20,11 +20,18 @@ PIPED_WIDTH = 120
 """Columns when standard output is no terminal and COLUMNS says nothing: room for a gtrid beside its state."""
 
 
+class _Console(Console):
+    """A console that leaves a broken pipe to ``main``; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(*, errors: bool = False) -> Console:
     """Standard output, or standard error, as a place for tables."""
     stream = sys.stderr if errors else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return Console(file=stream, width=width, highlight=False, emoji=False)
+    return _Console(file=stream, width=width, highlight=False, emoji=False)
 
 
 def answer(message: Message, *, as_json: bool, render: Callable[[], RenderableType]) -> None:

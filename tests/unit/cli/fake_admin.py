@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
@@ -14,12 +16,16 @@ from handfast.catalog import HandfastFault
 from handfast.frames import abort
 from handfast.v1 import admin_pb2, admin_pb2_grpc
 
-Answer = Message | HandfastFault
+Answer = Message | HandfastFault | grpc.StatusCode | None
 
 
 @dataclass
 class FakeAdmin(admin_pb2_grpc.AdminServicer):
-    """Answers each call by its name; a fault is answered as the coordinator's edge does."""
+    """Answers each call by its name.
+
+    A message is the answer; a fault is answered as the coordinator's edge does it; a gRPC status comes without an entry
+    of the catalog; None is never answered.
+    """
 
     answers: dict[str, Answer | list[Message]] = field(default_factory=dict)
     asked: list[Message] = field(default_factory=list)
@@ -28,6 +34,10 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
     async def _answer(self, name: str, request: Message, context: Any) -> Any:
         self.asked.append(request)
         answer = self.answers[name]
+        if answer is None:
+            await asyncio.Event().wait()
+        if isinstance(answer, grpc.StatusCode):
+            await context.abort(answer, "disk on fire")
         if isinstance(answer, HandfastFault):
             await abort(context, answer)
         return answer
