@@ -87,6 +87,7 @@ class Driver:
         self.counters = dict.fromkeys(
             ("begun", "committed", "aborted", "heuristic", "one_phase", "read_only", "retries", "recovered"), 0
         )
+        self._closed = False
         self._failpoints = failpoints
         self._on_log_broken = on_log_broken
         self._backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
@@ -125,7 +126,8 @@ class Driver:
         return self.transactions.get(gtrid) or self.finished.get(gtrid)
 
     def close(self) -> None:
-        """Call off every timer."""
+        """Call off every timer, and hear of nothing more: replies that fail while connections close start nothing."""
+        self._closed = True
         self._deadlines.close()
         self._apply_waits.close()
         self._retries.close()
@@ -134,7 +136,7 @@ class Driver:
 
     def feed(self, running: Running, event: e.Event) -> None:
         """Step one machine with one event and obey what it wants."""
-        if running.broken:
+        if running.broken or self._closed:
             return
         machine = running.transaction
         before = machine.state
@@ -253,6 +255,8 @@ class Driver:
         if isinstance(standing, LogBroken):
             self._on_log_broken(standing)
             return
+        if self._closed:
+            return  # the next start finds what stands in the log
         if isinstance(standing, LogRefused):
             self.feed(running, e.DecisionRefused(f"the decision log refused the commit: {standing}"))
             return

@@ -78,7 +78,7 @@ class Requests:
         """
         self._check_room()
         self._check_text("client", client, 64)
-        return self.driver.begin(self.gtrids.next(), self._timeout_s(timeout_ms), client)
+        return self.driver.begin(self.gtrids.next(), self.timeout_s(timeout_ms), client)
 
     def hand_out(self, block_size: int) -> Block:
         """Hand out a block of names.
@@ -185,7 +185,7 @@ class Requests:
                 return
             self._check_room()
             self.gtrids.claim(gtrid)
-            known = self._begin_one_shot(gtrid or self.gtrids.next(), self._timeout_s(timeout_ms), operations, bquals)
+            known = self._begin_one_shot(gtrid or self.gtrids.next(), self.timeout_s(timeout_ms), operations, bquals)
         self.driver.wait_for(known, on_answer, at_decision)
 
     def _begin_one_shot(
@@ -274,7 +274,13 @@ class Requests:
             return running
         self._check_gtrid(gtrid)
         logged = self.driver.log.lookup(gtrid)
-        return running_from_log(logged) if logged is not None and logged.end is not None else None
+        if logged is None:
+            return None
+        if logged.end is None and logged.decision.decision is Decision.COMMIT:
+            # It left memory before its end was durable, or recovery could not take it up. There is a record, so nothing
+            # may be presumed; driving it again is harmless and leads to its end.
+            return self.driver.recover(logged.decision)
+        return running_from_log(logged)
 
     def _find_or_begin(self, gtrid: str, timeout_ms: int) -> Running | None:
         running = self._known(gtrid)
@@ -283,7 +289,7 @@ class Requests:
         if self.gtrids.is_claimable(gtrid):
             self._check_room()
             self.gtrids.claim(gtrid)
-            return self.driver.begin(gtrid, self._timeout_s(timeout_ms))
+            return self.driver.begin(gtrid, self.timeout_s(timeout_ms))
         return None
 
     def _standing_without_record(self, gtrid: str, two_phase: bool) -> Standing:
@@ -297,6 +303,8 @@ class Requests:
             return Standing.COMMIT
         if self.gtrids.claim(gtrid):
             return Standing.ABORT
+        if self.driver.log.was_forgotten(gtrid):
+            return Standing.UNKNOWN
         named = Gtrid.parse(gtrid)
         if named.epoch > self.gtrids.epoch or named.time_ms < self.driver.log.horizon_unix_ms:
             return Standing.UNKNOWN
@@ -348,7 +356,8 @@ class Requests:
         if len(text) > length_max:
             raise HandfastFault("FIELD_INVALID", field=field, problem=f"longer than {length_max} characters")
 
-    def _timeout_s(self, timeout_ms: int) -> float:
+    def timeout_s(self, timeout_ms: int) -> float:
+        """How long a transaction may stay undecided whose client asks for so many milliseconds; 0 asks for nothing."""
         options = self.driver.options
         return min(timeout_ms / 1000.0, options.timeout_max_s) if timeout_ms else options.default_timeout_s
 

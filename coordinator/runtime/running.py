@@ -110,16 +110,23 @@ OnAnswer = Callable[[Running | HandfastFault], None]
 
 
 def running_from_log(logged: LoggedTransaction) -> Running:
-    """Show a logged, ended transaction in the form of one in memory."""
+    """Show a logged transaction that nobody needs to drive in the form of one in memory.
+
+    An abort needs no end: whoever hears of none of its messages asks, and is told.
+
+    Raises:
+        ValueError: it is a commit that has not ended; that one is driven.
+    """
     record, end = logged.decision, logged.end
-    if end is None:
+    if end is None and record.decision is Decision.COMMIT:
         raise ValueError(f"{record.gtrid} has not ended; recovery drives it")
     branches = [(branch.bqual, branch.proof) for branch in record.branches]
-    machine = GlobalTransaction.ended(record.gtrid, branches, record.decision, end.outcome, end.evidence)
+    outcome, evidence = (end.outcome, end.evidence) if end else (Outcome.ABORTED, "")
+    machine = GlobalTransaction.ended(record.gtrid, branches, record.decision, outcome, evidence)
     return Running(
         machine,
         record.begun_unix_ms,
         client=record.client,
         decided_unix_ms=record.decided_unix_ms,
-        ended_unix_ms=end.ended_unix_ms,
+        ended_unix_ms=end.ended_unix_ms if end else 0,
     )
