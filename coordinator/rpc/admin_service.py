@@ -1,0 +1,217 @@
+"""What an operator asks: reports, and interventions by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from coordinator.log.records import ParticipantRecord
+from coordinator.rpc import codec
+from coordinator.rpc.history import resolution_entry
+from coordinator.rpc.watching import Watcher
+from coordinator.runtime.audit import Audit
+from coordinator.runtime.diagnosis import Diagnosis
+from coordinator.runtime.in_doubt import InDoubtReport
+from coordinator.runtime.inspection import list_transactions
+from coordinator.runtime.links import Links
+from coordinator.runtime.recovery import Recovery
+from coordinator.runtime.requests import Requests
+from coordinator.runtime.resolution import Resolution
+from handfast.catalog import HandfastFault
+from handfast.frames import CallFailed, abort
+from handfast.v1 import admin_pb2 as a
+from handfast.v1 import participant_pb2 as p
+from handfast.v1.admin_pb2_grpc import AdminServicer
+from handfast.xid import is_gtrid
+
+logger = logging.getLogger(__name__)
+
+PROBE_TIMEOUT_S = 3.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+R = TypeVar("R", bound=Message)
+Q = TypeVar("Q", bound=Message)
+
+
+class AdminService(AdminServicer):
+    """The servicer.
+
+    Args:
+        requests: the coordinator's requests.
+        links: the way to participants.
+        recovery: the sweep, for its counters.
+        resolution: what an operator may do.
+        in_doubt: the report on branches in doubt.
+        stop: when set, watching ends.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        links: Links,
+        recovery: Recovery,
+        resolution: Resolution,
+        in_doubt: InDoubtReport,
+        stop: asyncio.Event,
+    ) -> None:
+        self._requests = requests
+        self._driver = requests.driver
+        self._links = links
+        self._recovery = recovery
+        self._resolution = resolution
+        self._in_doubt = in_doubt
+        self._stop = stop
+        self._audit = Audit(requests, links)
+        self._diagnosis = Diagnosis(requests, links)
+        self._started_s = requests.driver.clock.now_s()
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    async def GetStatus(self, request: a.GetStatusRequest, context: Context) -> a.GetStatusResponse:
+        return await _answered(self._get_status, request, context)
+
+    async def _get_status(self, request: a.GetStatusRequest) -> a.GetStatusResponse:
+        driver, gtrids = self._driver, self._requests.gtrids
+        logged = driver.log.counters()
+        counters = driver.counters | self._recovery.counters
+        counters |= {"log_forces": logged["forces"], "log_records": logged["records"]}
+        held = Counter(running.transaction.state.name for running in driver.transactions.values())
+        return a.GetStatusResponse(
+            coordinator_id=gtrids.coordinator_id,
+            epoch=gtrids.epoch,
+            version=version("handfast"),
+            uptime_ms=int((driver.clock.now_s() - self._started_s) * 1000),
+            transactions_by_state=held,
+            counters=counters,
+            log=driver.log.path,
+            stopping=self._requests.stopping,
+        )
+
+    async def ListTransactions(
+        self, request: a.ListTransactionsRequest, context: Context
+    ) -> a.ListTransactionsResponse:
+        return await _answered(self._list_transactions, request, context)
+
+    async def _list_transactions(self, request: a.ListTransactionsRequest) -> a.ListTransactionsResponse:
+        unknown = [number for number in request.states if number not in codec.STATES_OF_WIRE]
+        if unknown:
+            raise HandfastFault("FIELD_INVALID", field="states", problem=f"{unknown[0]} is no state to list")
+        states = {codec.STATES_OF_WIRE[number] for number in request.states}
+        found, more = list_transactions(self._driver, states, request.limit)
+        return a.ListTransactionsResponse(transactions=map(codec.transaction_message, found), more=more)
+
+    async def GetTransaction(self, request: a.GetTransactionRequest, context: Context) -> a.GetTransactionResponse:
+        return await _answered(self._get_transaction, request, context)
+
+    async def _get_transaction(self, request: a.GetTransactionRequest) -> a.GetTransactionResponse:
+        running = self._requests.show(request.gtrid)
+        if running is None:
+            raise HandfastFault("TRANSACTION_UNKNOWN", gtrid=request.gtrid)
+        interventions = [resolution_entry(record) for record in self._driver.log.resolutions(request.gtrid)]
+        return a.GetTransactionResponse(transaction=codec.transaction_with_history(running, interventions))
+
+    async def WatchTransactions(
+        self, request: a.WatchTransactionsRequest, context: Context
+    ) -> AsyncIterator[a.WatchTransactionsResponse]:
+        if request.gtrid and not is_gtrid(request.gtrid):
+            await abort(context, HandfastFault("GTRID_MALFORMED", text=request.gtrid[:80]))
+        with Watcher(self._driver, request.gtrid) as watcher:
+            # The headers tell the caller that from now on it misses nothing.
+            await context.send_initial_metadata(())
+            async for change in watcher.changes(self._stop):
+                yield change
+
+    async def ListInDoubt(self, request: a.ListInDoubtRequest, context: Context) -> a.ListInDoubtResponse:
+        return await _answered(self._list_in_doubt, request, context)
+
+    async def _list_in_doubt(self, request: a.ListInDoubtRequest) -> a.ListInDoubtResponse:
+        found, unreachable = await self._in_doubt.list()
+        response = a.ListInDoubtResponse(unreachable=unreachable)
+        for one in found:
+            shown = response.branches.add(branch=one.branch, why=one.why, command=one.command, resource=one.resource)
+            if one.state is not None:
+                shown.state = codec.TRANSACTION_STATES[one.state]
+        return response
+
+    async def ListParticipants(
+        self, request: a.ListParticipantsRequest, context: Context
+    ) -> a.ListParticipantsResponse:
+        return await _answered(self._list_participants, request, context)
+
+    async def _list_participants(self, request: a.ListParticipantsRequest) -> a.ListParticipantsResponse:
+        known = sorted(self._requests.directory, key=lambda one: (one.resource, one.instance))
+        return a.ListParticipantsResponse(participants=await asyncio.gather(*map(self._probe, known)))
+
+    async def _probe(self, known: ParticipantRecord) -> a.ParticipantInfo:
+        """Show a participant as it is now: whether it can be reached is found out by asking it something."""
+        info = a.ParticipantInfo(
+            resource=known.resource,
+            instance=known.instance,
+            address=known.address,
+            kind=known.kind,
+            registered_unix_ms=known.registered_unix_ms,
+            operations=known.operations,
+        )
+        question = p.RecoverRequest(resource=known.resource, coordinator_id=self._requests.gtrids.coordinator_id)
+        try:
+            await self._links.ask(known, question, PROBE_TIMEOUT_S)
+            info.reachable = True
+        except CallFailed as failure:
+            info.reachable = failure.answered
+            info.last_error = "" if failure.answered else failure.message
+        info.batched = info.reachable and bool(self._links.batched(known))
+        return info
+
+    # -- interventions and checks ----------------------------------------------------------------------------------
+
+    async def Resolve(self, request: a.ResolveRequest, context: Context) -> a.ResolveResponse:
+        return await _answered(self._resolve, request, context)
+
+    async def _resolve(self, request: a.ResolveRequest) -> a.ResolveResponse:
+        action = codec.ACTIONS_OF_WIRE.get(request.action)
+        if action is None:
+            raise HandfastFault("FIELD_INVALID", field="action", problem="it names nothing to do")
+        logger.warning("%s resolves %s: %s", request.operator or "an operator", request.gtrid, action)
+        running, done = await self._resolution.resolve(
+            request.gtrid, action, request.heuristic, request.operator, request.reason
+        )
+        logger.warning("resolved %s: %s", request.gtrid, done)
+        response = a.ResolveResponse(done=done)
+        if running is not None:
+            response.transaction.CopyFrom(codec.transaction_message(running))
+        return response
+
+    async def Audit(self, request: a.AuditRequest, context: Context) -> a.AuditResponse:
+        return await _answered(self._run_audit, request, context)
+
+    async def _run_audit(self, request: a.AuditRequest) -> a.AuditResponse:
+        return await self._audit.run(request.since_unix_ms)
+
+    async def Diagnose(self, request: a.DiagnoseRequest, context: Context) -> a.DiagnoseResponse:
+        return await _answered(self._diagnose, request, context)
+
+    async def _diagnose(self, request: a.DiagnoseRequest) -> a.DiagnoseResponse:
+        return a.DiagnoseResponse(findings=await self._diagnosis.run())
+
+
+async def _answered(handle: Callable[[Q], Awaitable[R]], request: Q, context: Context) -> R:
+    """Answer with what the handler returns, or with the fault that it raised.
+
+    Raises:
+        grpc.aio.AbortError: the call was answered with a fault.
+    """
+    try:
+        return await handle(request)
+    except HandfastFault as fault:
+        await abort(context, fault)
+    except Exception as defect:
+        gtrid = getattr(request, "gtrid", "")
+        logger.exception("Admin failed on a %s of %s", type(request).__name__, gtrid or "-")
+        await abort(context, HandfastFault("INTERNAL", gtrid=gtrid, problem=f"{type(defect).__name__}: {defect}"))

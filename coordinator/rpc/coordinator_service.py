@@ -1,0 +1,177 @@
+"""What applications and participants ask: one dispatch, reached by unary calls and by batched streams alike.
+
+A request is handled on the spot and without a task: a dictionary finds its handler by type, the handler calls
+``Requests``, and the answer goes into the reply that came with it, now or when the transaction has got so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from coordinator.log.records import ParticipantRecord
+from coordinator.log.store import LogBroken, LogRefused
+from coordinator.rpc import codec
+from coordinator.runtime.requests import Requests
+from coordinator.runtime.running import Running
+from handfast.catalog import HandfastFault
+from handfast.frames import COORDINATOR, Reply, answer_unary, serve_frames
+from handfast.v1 import coordinator_pb2 as c
+from handfast.v1.coordinator_pb2_grpc import CoordinatorServicer
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Dispatch:
+    """Takes each request of the Coordinator service and sees to its one reply.
+
+    Args:
+        requests: what the coordinator can be asked.
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+        # Any: each handler takes its own kind of request, which is the key it stands under.
+        self._handlers: dict[type[Message], Callable[[Any, Reply], None]] = {
+            c.BeginRequest: self._begin,
+            c.EnlistRequest: self._enlist,
+            c.CommitRequest: self._commit,
+            c.RollbackRequest: self._rollback,
+            c.ExecuteRequest: self._execute,
+            c.InquireRequest: self._inquire,
+            c.RegisterRequest: self._register,
+        }
+
+    def __call__(self, request: Message, reply: Reply) -> None:
+        """Handle one request.
+
+        Raises:
+            HandfastFault: it is refused; whoever called answers with it.
+        """
+        self._handlers[type(request)](request, reply)
+
+    def _begin(self, request: c.BeginRequest, reply: Reply) -> None:
+        if request.block_size:
+            reply(self._hand_out(request))
+            return
+        running = self._requests.begin(request.timeout_ms, request.client)
+        timeout_ms = running.deadline_unix_ms - running.begun_unix_ms
+        reply(c.BeginResponse(gtrid=running.gtrid, timeout_ms=timeout_ms))
+
+    def _hand_out(self, request: c.BeginRequest) -> c.BeginResponse:
+        block = self._requests.hand_out(request.block_size)
+        options = self._requests.driver.options
+        return c.BeginResponse(
+            block=c.GtridBlock(
+                prefix=block.prefix,
+                first=0,
+                count=len(block.claimed),
+                lifetime_ms=int(options.block_lifetime_s * 1000),
+            ),
+            timeout_ms=int(self._requests.timeout_s(request.timeout_ms) * 1000),
+        )
+
+    def _enlist(self, request: c.EnlistRequest, reply: Reply) -> None:
+        bqual = self._requests.enlist(request.gtrid, request.resource, request.instance, request.timeout_ms)
+        reply(c.EnlistResponse(bqual=bqual))
+
+    def _commit(self, request: c.CommitRequest, reply: Reply) -> None:
+        at_decision = request.wait == c.WAIT_DECIDED
+        on_answer = partial(_answer, reply, codec.commit_response)
+        self._requests.commit(request.gtrid, request.branches, at_decision, on_answer)
+
+    def _rollback(self, request: c.RollbackRequest, reply: Reply) -> None:
+        on_answer = partial(_answer, reply, codec.rollback_response)
+        self._requests.rollback(request.gtrid, request.reason, request.branches, on_answer)
+
+    def _execute(self, request: c.ExecuteRequest, reply: Reply) -> None:
+        at_decision = request.wait == c.WAIT_DECIDED
+        on_answer = partial(_answer, reply, codec.execute_response)
+        self._requests.execute(request.gtrid, request.timeout_ms, request.operations, at_decision, on_answer)
+
+    def _inquire(self, request: c.InquireRequest, reply: Reply) -> None:
+        inquiry = self._requests.inquire(request.gtrid, request.bqual, request.branches)
+        reply(codec.inquire_response(request.gtrid, inquiry, self._requests.driver.clock.unix_ms()))
+
+    def _register(self, request: c.RegisterRequest, reply: Reply) -> None:
+        gtrids = self._requests.gtrids
+
+        def on_written(problem: LogRefused | LogBroken | None) -> None:
+            if problem is None:
+                reply(c.RegisterResponse(coordinator_id=gtrids.coordinator_id, epoch=gtrids.epoch))
+            else:
+                reply(HandfastFault("LOG_REFUSED", problem=str(problem)))
+
+        participant = ParticipantRecord(
+            request.resource,
+            request.instance,
+            request.address,
+            request.kind,
+            tuple(request.operations),
+            self._requests.driver.clock.unix_ms(),
+        )
+        self._requests.register(participant, on_written)
+
+
+def _answer(reply: Reply, encode: Callable[[Running], Message], answer: Running | HandfastFault) -> None:
+    if isinstance(answer, HandfastFault):
+        reply(answer)
+        return
+    try:
+        message: Message | HandfastFault = encode(answer)
+    except Exception as defect:
+        # The transaction has its outcome; that it can't be told must not leave the asker waiting for ever.
+        logger.exception("the outcome of %s could not be told", answer.gtrid)
+        message = HandfastFault("INTERNAL", gtrid=answer.gtrid, problem=f"{type(defect).__name__}: {defect}")
+    reply(message)
+
+
+class CoordinatorService(CoordinatorServicer):
+    """The servicer: every unary method and every stream by the one dispatch.
+
+    Args:
+        dispatch: handles the requests.
+        stop: when set, streams end as soon as what they owe is written.
+    """
+
+    def __init__(self, dispatch: Dispatch, stop: asyncio.Event) -> None:
+        self._dispatch = dispatch
+        self._stop = stop
+
+    async def Begin(self, request: c.BeginRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    async def Enlist(self, request: c.EnlistRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    async def Commit(self, request: c.CommitRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    async def Rollback(self, request: c.RollbackRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    async def Execute(self, request: c.ExecuteRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    async def Inquire(self, request: c.InquireRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    async def Register(self, request: c.RegisterRequest, context: Context) -> Any:
+        return await self._unary(request, context)
+
+    # The stub knows only the generator form of a stream's handler; gRPC takes this one as well.
+    async def Connect(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[c.CoordinatorConnectRequest], context: Context
+    ) -> None:
+        await serve_frames(COORDINATOR, request_iterator, context, self._dispatch, stop=self._stop)
+
+    async def _unary(self, request: Message, context: Context) -> Any:
+        return await answer_unary(self._dispatch, request, context, service=COORDINATOR.name)
