@@ -7,35 +7,17 @@ client all take their words from here; docs/errors.md is generated from it.
 Entries of kind ``vote`` are no gRPC errors: they are the ``reason_code`` of a NO vote and reach the client inside
 ``TransactionAborted``.
 
+What the programs say of themselves, the coordinator that won't start and the command, is in ``catalog_programs``.
+
 This module imports the standard library only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from handfast.catalog_entry import Entry, Kind
+from handfast.catalog_programs import PROGRAM_ENTRIES
 
-Kind = Literal["call", "vote", "start", "command"]
-"""Where an entry shows: an RPC's error, a NO vote's reason, a refusal to start, or what the command itself says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One way to say no.
-
-    Args:
-        code: the stable name.
-        kind: where it shows.
-        grpc_status: the name of the gRPC status code, for example ``"NOT_FOUND"``.
-        message: what happened; a ``str.format`` template.
-        mend: what to do; a ``str.format`` template over the same fields.
-    """
-
-    code: str
-    kind: Kind
-    grpc_status: str
-    message: str
-    mend: str
+__all__ = ["ENTRIES", "Entry", "HandfastFault", "Kind"]
 
 
 class HandfastFault(Exception):
@@ -421,127 +403,6 @@ ENTRIES = _entries(
         "The participant {bqual} did not vote: {problem}.",
         "Run the transaction again; if it recurs, look at the participant and at the network between.",
     ),
-    # -- start ---------------------------------------------------------------------------------------------------
-    Entry(
-        "LOG_PATH_UNUSABLE",
-        "start",
-        "FAILED_PRECONDITION",
-        "The decision log {path} can't be opened: {problem}.",
-        "Name a file in an existing, writable folder with --log.",
-    ),
-    Entry(
-        "LOG_LOCKED",
-        "start",
-        "FAILED_PRECONDITION",
-        "The decision log {path} is in use by another coordinator ({holder}).",
-        "One log serves one coordinator: stop that one, or give this one a log of its own.",
-    ),
-    Entry(
-        "LOG_CORRUPT",
-        "start",
-        "DATA_LOSS",
-        "The decision log {path} is damaged: {problem}.",
-        "Don't delete it: it may hold decisions that branches wait for. Restore it from a backup or replica, or copy "
-        "it aside and run `handfast audit` against a repaired copy.",
-    ),
-    Entry(
-        "LOG_SCHEMA_NEWER",
-        "start",
-        "FAILED_PRECONDITION",
-        "The decision log {path} was written by a newer Handfast (schema {found}; this one knows {known}).",
-        "Upgrade Handfast; a log is never downgraded.",
-    ),
-    Entry(
-        "LOG_OF_ANOTHER",
-        "start",
-        "FAILED_PRECONDITION",
-        "The decision log {path} belongs to coordinator {found}, not {expected}.",
-        "Point --log at the right file, or drop --coordinator-id.",
-    ),
-    Entry(
-        "ADDRESS_IN_USE",
-        "start",
-        "FAILED_PRECONDITION",
-        "The address {address} can't be listened on: {problem}.",
-        "Stop the other process, or choose another --address.",
-    ),
-    Entry(
-        "ADDRESS_NOT_LOOPBACK",
-        "start",
-        "FAILED_PRECONDITION",
-        "The address {address} can be reached from other machines, and there is no TLS on it.",
-        "Give --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure if the network is yours alone.",
-    ),
-    Entry(
-        "SETTING_INVALID",
-        "start",
-        "INVALID_ARGUMENT",
-        "The setting {setting} is not valid: {problem}.",
-        "`handfast serve --help` lists the settings.",
-    ),
-    # -- command -------------------------------------------------------------------------------------------------
-    Entry(
-        "COORDINATOR_UNREACHABLE",
-        "command",
-        "UNAVAILABLE",
-        "No coordinator answers at {address}: {problem}.",
-        "Start it with `handfast serve --address {address}`, or name another with --address or HANDFAST_ADDRESS.",
-    ),
-    Entry(
-        "COORDINATOR_SILENT",
-        "command",
-        "DEADLINE_EXCEEDED",
-        "The coordinator at {address} did not answer within {timeout_s} s.",
-        "Allow it more time with --timeout; if it stays so, look at its log output and at the machine's load.",
-    ),
-    Entry(
-        "COORDINATOR_MISSING",
-        "command",
-        "UNIMPLEMENTED",
-        "What answers at {address} is no Handfast coordinator, or one of another version: {problem}.",
-        "Check the address; `handfast version` and `handfast status` tell both versions.",
-    ),
-    Entry(
-        "COORDINATOR_ODD",
-        "command",
-        "UNKNOWN",
-        "The coordinator at {address} failed without naming an error: {problem}.",
-        "Look at its log output; please report it.",
-    ),
-    Entry(
-        "CONFIRMATION_MISSING",
-        "command",
-        "FAILED_PRECONDITION",
-        "Nothing was done: {action} needs a confirmation, and nobody is there to give it.",
-        "Run it in a terminal, or add --yes when you are sure.",
-    ),
-    Entry(
-        "CONFIRMATION_REFUSED",
-        "command",
-        "ABORTED",
-        "Nothing was done: {action} was not confirmed.",
-        "Run the command again when you are sure.",
-    ),
-    Entry(
-        "OPTIONS_UNFIT",
-        "command",
-        "INVALID_ARGUMENT",
-        "The options don't fit together: {problem}.",
-        "Add --help to the command; it lists them.",
-    ),
-    Entry(
-        "PART_MISSING",
-        "command",
-        "FAILED_PRECONDITION",
-        "`handfast {command}` needs the Python module {module}, which is not here.",
-        "{remedy}",
-    ),
-    Entry(
-        "CODE_UNKNOWN",
-        "command",
-        "NOT_FOUND",
-        "The error catalog has no entry {text!r}.",
-        "`handfast explain` without a code lists them all.",
-    ),
+    *PROGRAM_ENTRIES,
 )
 """By code."""
