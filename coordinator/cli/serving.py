@@ -9,7 +9,6 @@ from cyclopts import Parameter
 from pydantic.fields import FieldInfo
 
 from coordinator.cli.log_lines import configure_logging
-from coordinator.cli.programs import load
 from coordinator.config import ENV_PREFIX, CoordinatorConfig
 
 ONCE_PER_VALUE = {"participants": "participant"}
@@ -83,6 +82,8 @@ async def serve_command(*, flags: Annotated[Flags, Parameter(name="*")] = NO_FLA
     default. When it is ready it prints one line. Told to stop, it refuses new work, finishes what is decided, and
     leaves; told twice, it leaves at once.
     """
+    from coordinator.rpc.server import serve  # the reports must not wait for the server's libraries to load
+
     config = CoordinatorConfig(**{name: value for name, value in asdict(flags).items() if value is not None})
     configure_logging(config.log_level, config.log_format)
-    return int(await load("serve", "coordinator.rpc.server").serve(config))
+    return await serve(config)

@@ -159,85 +159,105 @@ UNREACHABLE = participant_pb2.Finding(
 def answers(now_ms: int = NOW_MS) -> dict[str, Message]:
     """A full answer to each call."""
     return {
-        "GetStatus": admin_pb2.GetStatusResponse(
-            coordinator_id="k3v9q2xw",
-            epoch=3,
-            version="0.1.0",
-            uptime_ms=7_860_000,
-            transactions_by_state={"ACTIVE": 4, "COMMITTING": 1, "COMMITTED": 9_812, "ABORTED": 188},
-            counters={"begun": 10_005, "committed": 9_812, "aborted": 188, "log_forces": 2_310, "retries": 7},
-            log="/var/lib/handfast/handfast.db",
-        ),
+        "GetStatus": _status(),
         "ListTransactions": admin_pb2.ListTransactionsResponse(
             transactions=[active(now_ms), committing(now_ms), aborted(now_ms), mixed(now_ms)], more=9_996
         ),
         "GetTransaction": admin_pb2.GetTransactionResponse(transaction=committing(now_ms)),
-        "ListInDoubt": admin_pb2.ListInDoubtResponse(
-            branches=[
-                admin_pb2.InDoubtBranch(
-                    branch=prepared(now_ms),
-                    state=types_pb2.TRANSACTION_STATE_COMMITTING,
-                    why=f"Commit is decided; the participant can't be reached: {REFUSED}. Next retry in 4.1 s.",
-                    command=f"handfast resolve {GTRID} --retry-now",
-                    resource="ledger",
-                )
-            ],
-            unreachable=[UNREACHABLE],
-        ),
-        "ListParticipants": admin_pb2.ListParticipantsResponse(
-            participants=[
-                admin_pb2.ParticipantInfo(
-                    resource="accounts",
-                    instance="7hx2k9qd",
-                    address="127.0.0.1:7501",
-                    kind="postgres",
-                    registered_unix_ms=now_ms - 7_800_000,
-                    reachable=True,
-                    batched=True,
-                    operations=["withdraw", "deposit"],
-                ),
-                admin_pb2.ParticipantInfo(
-                    resource="ledger",
-                    instance="p2m4n6q8",
-                    address="127.0.0.1:7502",
-                    kind="postgres",
-                    registered_unix_ms=now_ms - 7_790_000,
-                    last_error=REFUSED,
-                    operations=["credit"],
-                ),
-            ]
-        ),
+        "ListInDoubt": _in_doubt(now_ms),
+        "ListParticipants": _participants(now_ms),
         "Resolve": admin_pb2.ResolveResponse(transaction=committing(now_ms), done="Commit was sent to ledger again."),
-        "Audit": admin_pb2.AuditResponse(
-            verdict="differs",
-            transactions=9_812,
-            branches=19_624,
-            in_doubt=1,
-            unproved=2,
-            differences=[
-                admin_pb2.AuditDifference(
-                    gtrid="k3v9q2xw-2-0m9xk11aa-7",
-                    bqual=LEDGER,
-                    log="COMMIT",
-                    resource="rolled back",
-                    evidence="pg_xact_status(91027) = aborted",
-                    mend="Post the missing entries by hand, then: handfast resolve k3v9q2xw-2-0m9xk11aa-7 --forget",
-                )
-            ],
-            unreachable=[UNREACHABLE],
-        ),
-        "Diagnose": admin_pb2.DiagnoseResponse(
-            findings=[
-                _finding(3, "accounts", "max_prepared_transactions", "0", "Set it to max_connections, then restart."),
-                _finding(3, "ledger", "reachable", REFUSED, UNREACHABLE.mend),
-                _finding(2, "accounts", "oldest prepared transaction", "prepared 3 h ago", "handfast indoubt"),
-                _finding(1, "accounts", "version", "PostgreSQL 18.1", ""),
-                _finding(1, "accounts", "role", "bank may prepare and finish branches", ""),
-                _finding(1, "coordinator", "log", "/var/lib/handfast/handfast.db, schema 1, 41 GB free", ""),
-                _finding(1, "coordinator", "clock", "within 2 ms of every participant", ""),
-            ]
-        ),
+        "Audit": _differing(),
+        "Diagnose": _diagnosis(),
     }
+
+
+def _status() -> admin_pb2.GetStatusResponse:
+    return admin_pb2.GetStatusResponse(
+        coordinator_id="k3v9q2xw",
+        epoch=3,
+        version="0.1.0",
+        uptime_ms=7_860_000,
+        transactions_by_state={"ACTIVE": 4, "COMMITTING": 1, "COMMITTED": 9_812, "ABORTED": 188},
+        counters={"begun": 10_005, "committed": 9_812, "aborted": 188, "log_forces": 2_310, "retries": 7},
+        log="/var/lib/handfast/handfast.db",
+    )
+
+
+def _in_doubt(now_ms: int) -> admin_pb2.ListInDoubtResponse:
+    return admin_pb2.ListInDoubtResponse(
+        branches=[
+            admin_pb2.InDoubtBranch(
+                branch=prepared(now_ms),
+                state=types_pb2.TRANSACTION_STATE_COMMITTING,
+                why=f"Commit is decided; the participant can't be reached: {REFUSED}. Next retry in 4.1 s.",
+                command=f"handfast resolve {GTRID} --retry-now",
+                resource="ledger",
+            )
+        ],
+        unreachable=[UNREACHABLE],
+    )
+
+
+def _participants(now_ms: int) -> admin_pb2.ListParticipantsResponse:
+    return admin_pb2.ListParticipantsResponse(
+        participants=[
+            admin_pb2.ParticipantInfo(
+                resource="accounts",
+                instance="7hx2k9qd",
+                address="127.0.0.1:7501",
+                kind="postgres",
+                registered_unix_ms=now_ms - 7_800_000,
+                reachable=True,
+                batched=True,
+                operations=["withdraw", "deposit"],
+            ),
+            admin_pb2.ParticipantInfo(
+                resource="ledger",
+                instance="p2m4n6q8",
+                address="127.0.0.1:7502",
+                kind="postgres",
+                registered_unix_ms=now_ms - 7_790_000,
+                last_error=REFUSED,
+                operations=["credit"],
+            ),
+        ]
+    )
+
+
+def _differing() -> admin_pb2.AuditResponse:
+    return admin_pb2.AuditResponse(
+        verdict="differs",
+        transactions=9_812,
+        branches=19_624,
+        in_doubt=1,
+        unproved=2,
+        differences=[
+            admin_pb2.AuditDifference(
+                gtrid="k3v9q2xw-2-0m9xk11aa-7",
+                bqual=LEDGER,
+                log="COMMIT",
+                resource="rolled back",
+                evidence="pg_xact_status(91027) = aborted",
+                mend="Post the missing entries by hand, then: handfast resolve k3v9q2xw-2-0m9xk11aa-7 --forget",
+            )
+        ],
+        unreachable=[UNREACHABLE],
+    )
+
+
+def _diagnosis() -> admin_pb2.DiagnoseResponse:
+    return admin_pb2.DiagnoseResponse(
+        findings=[
+            _finding(3, "accounts", "max_prepared_transactions", "0", "Set it to max_connections, then restart."),
+            _finding(3, "ledger", "reachable", REFUSED, UNREACHABLE.mend),
+            _finding(2, "accounts", "oldest prepared transaction", "prepared 3 h ago", "handfast indoubt"),
+            _finding(1, "accounts", "version", "PostgreSQL 18.1", ""),
+            _finding(1, "accounts", "role", "bank may prepare and finish branches", ""),
+            _finding(1, "coordinator", "log", "/var/lib/handfast/handfast.db, schema 1, 41 GB free", ""),
+            _finding(1, "coordinator", "clock", "within 2 ms of every participant", ""),
+        ]
+    )
 
 
 def _finding(severity: int, subject: str, check: str, found: str, mend: str) -> participant_pb2.Finding:
