@@ -1,0 +1,69 @@
+"""One service process, from start to stop."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc.aio
+
+from examples.bank import database
+from examples.bank.booking import Connection
+from participant import Participant
+
+Register = Callable[[Participant[Connection], grpc.aio.Server], None]
+"""Offers a service's work: its RPCs on the server, its operations to one-shot transactions."""
+
+STOP_GRACE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one process needs to know.
+
+    Args:
+        dsn: its own database.
+        port: the port to listen on.
+        host: the address to listen on.
+        address: host:port where others reach this process, when that differs: in a container, or behind a proxy.
+        coordinator: host:port of the coordinator.
+        accounts: how many accounts an empty database gets, numbered from 1.
+        balance: what each of them holds, in cents.
+    """
+
+    dsn: str
+    port: int
+    host: str = "127.0.0.1"
+    address: str = ""
+    coordinator: str = "127.0.0.1:7400"
+    accounts: int = 100
+    balance: int = 1000
+
+
+async def serve(name: str, register: Register, settings: Settings) -> None:
+    """Run a service until SIGTERM or Ctrl-C; then finish the calls under way.
+
+    Args:
+        name: the resource that it is to the coordinator, for example ``accounts``.
+        register: offers its work.
+        settings: the rest.
+    """
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+
+    await database.set_up(settings.dsn, accounts=settings.accounts, balance=settings.balance)
+
+    listening = f"{settings.host}:{settings.port}"
+    address = settings.address or listening
+    participant = Participant(name, settings.dsn, coordinator=settings.coordinator, address=address)
+    server = grpc.aio.server(interceptors=participant.interceptors())
+    register(participant, server)
+    participant.add_to_server(server)  # the coordinator's way in: Prepare, Commit, Rollback
+    server.add_insecure_port(listening)
+
+    async with participant:
+        await server.start()
+        print(f"{name} is ready on {listening}", flush=True)
+        await stopped.wait()
+        await server.stop(STOP_GRACE_S)
