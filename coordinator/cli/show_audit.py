@@ -44,8 +44,8 @@ def _banner(word: str) -> RenderableType:
     style = STYLES.get(word, "bold red")
     unknown = "The coordinator gave a verdict that this version doesn't know."
     verdict_word = Text(f"   {word}   ", f"{style} reverse")
-    words = Text.assemble(verdict_word, "\n\n", EXPLANATIONS.get(word, unknown), justify="center")
-    return Panel(Align.center(words), box=box.DOUBLE, border_style=style, padding=(1, 4))
+    words = Group(Align.center(verdict_word), "", Align.center(Text(EXPLANATIONS.get(word, unknown))))
+    return Panel(words, box=box.DOUBLE, border_style=style, padding=(1, 4))
 
 
 def _numbers(response: admin_pb2.AuditResponse) -> Text:
