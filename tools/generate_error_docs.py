@@ -26,7 +26,7 @@ A program matches on the code, which is stable; the words may change. A unary ca
 `handfast.v1.Error` in its status details, a batched call in its reply. *Slanted* words stand for what the message
 names, as `<words>` in a command do.
 
-This page is generated from `handfast/catalog.py`: `python tools/generate_error_docs.py`.
+This page is generated from `handfast/catalog*.py`: `python tools/generate_error_docs.py`.
 """
 
 
