@@ -114,9 +114,17 @@ def connect_reader(log: Path) -> sqlite3.Connection:
     In WAL mode a reader sees a transaction once the writer has published it in the WAL's index, and with
     synchronous=FULL the writer does so after the fsync: what can be read is durable, and what is durable can be read.
     Text that is not UTF-8 reads as something else rather than failing, so that the checksum can name the record.
+
+    From its first read on, the connection counts as open with SQLite: a writer's connection that is closed while this
+    one is open makes no checkpoint.
     """
     reader = sqlite3.connect(f"{log.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     reader.text_factory = lambda raw: raw.decode(errors="replace")
+    try:
+        reader.execute("SELECT epoch FROM coordinator").fetchall()
+    except BaseException:
+        reader.close()
+        raise
     return reader
 
 

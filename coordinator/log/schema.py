@@ -89,7 +89,7 @@ def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
     """
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if application_id != APPLICATION_ID and tables > {migrations.migrations_table}:
+    if application_id != APPLICATION_ID and tables - {migrations.migrations_table}:
         raise HandfastFault("LOG_PATH_UNUSABLE", path=path, problem="it is a database of another application")
 
 

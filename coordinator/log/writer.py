@@ -143,6 +143,7 @@ class Writer:
                 self._give_up(batch, failure)
                 return False
             self._keep_refused_ends(batch)
+            self._pages_since_checkpoint = CHECKPOINT_PAGES  # what can be copied makes room in the write-ahead log
             self._tell(self._on_refused, batch, failure)
         else:
             self._tell(self._on_forced, batch, applied)
