@@ -5,7 +5,7 @@ The work is divided among modules of one idea each: ``files`` opens (with ``lock
 thread does before and after. What is left here is to tie them together, and to read.
 
 Reads go through a connection of their own on the loop's thread. It sees what is durable and nothing else (``files``
-says why), it never waits for the writer, and a lookup takes some 10 µs; an index in memory would take less, but would
+says why), it never waits for the writer, and a lookup takes some 20 µs; an index in memory would take less, but would
 have to be kept equal to the file, and would grow with it.
 """
 
