@@ -24,6 +24,7 @@ class Peer:
         self.asked: list[Message] = []
         self.unary_calls = 0
         self.streams = 0
+        self.streams_ended = 0
         self.port = 0
         self.server: grpc.aio.Server
         self.stop_streams = asyncio.Event()
@@ -68,7 +69,10 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
         async def connect(frames: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
             peer.streams += 1
             counted = peer.count_frames(frames)
-            await serve_frames(COORDINATOR, counted, context, peer.dispatch, stop=peer.stop_streams)
+            try:
+                await serve_frames(COORDINATOR, counted, context, peer.dispatch, stop=peer.stop_streams)
+            finally:
+                peer.streams_ended += 1
 
         for method in COORDINATOR.methods.values():
             setattr(self, method.name, unary)

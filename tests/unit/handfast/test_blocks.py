@@ -10,7 +10,7 @@ from handfast.catalog import HandfastFault
 from handfast.v1 import coordinator_pb2 as wire
 from handfast.xid import Gtrid
 from tests.unit.handfast.fake_coordinator import FakeCoordinator, SteppedClock, connected
-from tests.waiting import eventually
+from tests.waiting import POLL_S, eventually
 
 
 async def draw(tm: handfast.TransactionManager, count: int = 1) -> list[str]:
@@ -20,6 +20,16 @@ async def draw(tm: handfast.TransactionManager, count: int = 1) -> list[str]:
         async with tm.transaction() as txn:
             gtrids.append(txn.gtrid)
     return gtrids
+
+
+async def draw_once_connected(tm: handfast.TransactionManager) -> str:
+    """Draw from a coordinator that has just begun to listen again."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return (await draw(tm))[0]
+            except handfast.CoordinatorUnavailable:  # the channel tries again in a moment
+                await asyncio.sleep(POLL_S)
 
 
 def blocks_asked(coordinator: FakeCoordinator) -> int:
@@ -88,17 +98,11 @@ async def test_nothing_is_drawn_late_in_a_blocks_life() -> None:
 async def test_a_restart_of_the_coordinator_ends_its_blocks() -> None:
     async with connected() as (coordinator, tm):
         (before,) = await draw(tm)
+        await coordinator.vanish(tm)
+        with pytest.raises(handfast.CoordinatorUnavailable):
+            await draw(tm)  # nothing is drawn from the old block any more
         await coordinator.restart()
-
-        async def drawn_again() -> str:
-            while True:
-                try:
-                    return (await draw(tm))[0]
-                except handfast.CoordinatorUnavailable:  # not connected again yet
-                    await asyncio.sleep(0)
-
-        async with asyncio.timeout(10):
-            after = await drawn_again()
+        after = await draw_once_connected(tm)
         assert (Gtrid.parse(before).epoch, Gtrid.parse(after).epoch) == (1, 2)
 
 

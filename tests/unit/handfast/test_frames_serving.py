@@ -114,7 +114,7 @@ async def test_an_answer_of_a_foreign_type_is_the_services_mistake() -> None:
         await calls.close()
 
 
-async def test_an_answer_after_the_caller_left_goes_nowhere() -> None:
+async def test_an_answer_after_the_caller_left_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     held = Held()
     async with served(held) as peer, channel_to(peer) as channel:
         stream = raw_stream(channel)
@@ -128,6 +128,19 @@ async def test_an_answer_after_the_caller_left_goes_nowhere() -> None:
         held.replies[1](begun("t2"))
         assert await asked == begun("t2")
         await calls.close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_caller_that_leaves_while_it_is_owed_answers_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    held = Held()
+    async with served(held) as peer:
+        async with channel_to(peer) as channel:
+            stream = raw_stream(channel)
+            await stream.write(calls_frame(1, 2))
+            await eventually(lambda: len(held.replies) == 2)
+            held.replies[0](begun("t1"))
+        await eventually(lambda: peer.streams_ended == 1)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_fault_may_be_the_answer_or_be_raised() -> None:

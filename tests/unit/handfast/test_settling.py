@@ -342,3 +342,27 @@ async def test_a_rollback_can_be_asked_for_by_gtrid() -> None:
         coordinator.will_answer(wire.RollbackRequest, decided)
         with pytest.raises(handfast.AlreadyDecided):
             await tm.rollback("k3v9q2xw-1-1-1")
+
+
+async def test_an_unknown_outcome_is_not_rolled_back_on_the_way_out() -> None:
+    async with connected(clock=SteppedClock()) as (coordinator, tm):
+        coordinator.will_answer(wire.CommitRequest, NOT_KNOWN_YET)
+        coordinator.will_answer(wire.InquireRequest, wire.InquireResponse(standing=wire.STANDING_UNKNOWN))
+        with pytest.raises(handfast.OutcomeUnknown):
+            async with tm.transaction() as txn:
+                await txn.commit()
+        assert coordinator.asked(wire.RollbackRequest) == []
+
+
+async def test_a_transaction_whose_outcome_was_unknown_can_be_asked_to_commit_again() -> None:
+    async with connected(clock=SteppedClock()) as (coordinator, tm):
+        coordinator.will_answer(wire.CommitRequest, NOT_KNOWN_YET, UNKNOWN, committed())
+        coordinator.will_answer(wire.InquireRequest, wire.InquireResponse(standing=wire.STANDING_UNKNOWN))
+        txn = tm.transaction()
+        with pytest.raises(handfast.OutcomeUnknown):
+            async with txn:
+                pass
+        with pytest.raises(handfast.OutcomeUnknown):  # a no to a repeat
+            await txn.commit()
+        await txn.commit()
+        assert txn.outcome is handfast.Outcome.COMMITTED
