@@ -30,9 +30,12 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
     answers: dict[str, Answer | list[Message]] = field(default_factory=dict)
     asked: list[Message] = field(default_factory=list)
     address: str = ""
+    time_left_s: float | None = None
+    """What the last call allowed."""
 
     async def _answer(self, name: str, request: Message, context: Any) -> Any:
         self.asked.append(request)
+        self.time_left_s = context.time_remaining()
         answer = self.answers[name]
         if answer is None:
             await asyncio.Event().wait()
