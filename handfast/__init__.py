@@ -12,7 +12,7 @@ What an application imports. A map of the package, from the outside in:
     outcomes.py      what became of a transaction, as values
     tls.py           TLS towards the coordinator
     frames/          batched streams, which every hop uses
-    catalog.py       every way in which Handfast says no
+    catalog.py       every way in which Handfast says no (with catalog_entry.py and catalog_programs.py)
     xid.py           names of transactions and branches
     clock.py         time and chance
     v1/              the wire's generated stubs
