@@ -1,0 +1,334 @@
+"""The driver: carries out, for one resource in one process, what the branch protocol asks for.
+
+The protocol (participant.protocol) decides and remembers, the work floor (participant.work) holds the branches at work,
+the resource manager acts; the driver takes the coordinator's messages through all three:
+
+- A message is decided before anything is awaited, so messages are decided in the order in which they came.
+- What is under way for a branch is one task, which duplicates wait for. It belongs to the branch, not to the message: a
+  caller that leaves does not cancel it.
+- Ending a prepared branch needs no memory of it: any instance can do it, by name. The same decision is carried out once
+  at a time; a contrary one (an operator's, say) waits and looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from handfast.catalog import HandfastFault
+from handfast.xid import Gtrid, Xid
+from participant.clock import Clock
+from participant.config import ParticipantOptions
+from participant.faults import cause_of, refusal
+from participant.operations import Operations
+from participant.protocol import (
+    DECISIONS,
+    OUTCOMES,
+    Action,
+    Branch,
+    Branches,
+    Cause,
+    Decision,
+    Ended,
+    Fate,
+    Message,
+    Outcome,
+    State,
+    Vote,
+    Voted,
+    one_phase_end,
+)
+from participant.resource import AnswerLost, Found, ReadOnly, ResourceManager, Stand
+from participant.tasks import Tasks
+from participant.work import Enlist, OperationCall, WorkFloor
+
+ConnectionT = TypeVar("ConnectionT")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+class Driver(Generic[ConnectionT]):
+    """All branches of one resource in this process.
+
+    Args:
+        bqual: the name of this instance's branches.
+        manager: the resource.
+        operations: the resource's operations.
+        options: limits and timeouts.
+        clock: where time comes from.
+        enlist: tells the coordinator of a branch.
+    """
+
+    def __init__(
+        self,
+        bqual: str,
+        manager: ResourceManager[ConnectionT],
+        operations: Operations[ConnectionT],
+        options: ParticipantOptions,
+        clock: Clock,
+        enlist: Enlist,
+    ) -> None:
+        self.bqual = bqual
+        self.manager = manager
+        self.branches = Branches(bqual, memory_count_max=options.memory_count_max, memory_age_s=options.memory_age_s)
+        self._close_wait_s = options.close_wait_s
+        self._clock = clock
+        self._tasks = Tasks()
+        self.floor = WorkFloor(bqual, self.branches, manager, operations, options, clock, self._tasks, enlist)
+        self._under_way: dict[str, asyncio.Task[Any]] = {}
+        self._finishing: dict[Xid, tuple[Decision, asyncio.Task[Ended]]] = {}
+
+    # -- phase one -------------------------------------------------------------------------------------------------
+
+    async def prepare(
+        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[OperationCall] = ()
+    ) -> Voted:
+        """Vote.
+
+        Args:
+            gtrid: the transaction.
+            bqual: the branch.
+            timeout_s: the time left to the transaction, in seconds; None when the message gives none.
+            operations: the work to do first.
+
+        Raises:
+            HandfastFault: there is no vote: nobody can tell whether PREPARE succeeded, or the message contradicts what
+                the branch did before.
+        """
+        if (cause := self._fail_busy(gtrid, bqual)) is not None:
+            await self.floor.drop(gtrid, "it was asked to prepare while at work")
+            return Voted(Vote.NO, cause=cause)
+        deadline_s, now_s = self._times(timeout_s, operations)
+        born_ms = Gtrid.parse(gtrid).time_ms
+        step = self.branches.on_prepare(gtrid, bqual, born_ms, deadline_s, now_s, operations=bool(operations))
+        match step.action, step.branch:
+            case ((Action.START | Action.PREPARE), Branch() as branch):
+                return await self._run(gtrid, self._prepare(branch, operations))
+            case Action.LOOK, Branch() as branch:
+                return await self._run(gtrid, self._look_prepared(branch))
+            case Action.WAIT, _:
+                return cast("Voted", await asyncio.shield(self._under_way[gtrid]))
+            case Action.ROLL_BACK_OPEN, Branch() as branch:
+                await self._run(gtrid, self.floor.drop(gtrid, "its deadline passed"))
+                return Voted(Vote.NO, cause=branch.cause)
+            case _ if isinstance(step.answer, Voted):
+                return step.answer
+        raise refusal(gtrid, bqual, Message.PREPARE, step.branch)
+
+    async def commit_one_phase(
+        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[OperationCall] = ()
+    ) -> Ended:
+        """Commit the only branch of a transaction; arguments as in ``prepare``.
+
+        Raises:
+            HandfastFault: nobody can tell yet whether COMMIT succeeded, or the message contradicts what the branch did.
+        """
+        if (cause := self._fail_busy(gtrid, bqual)) is not None:
+            await self.floor.drop(gtrid, "it was asked to commit while at work")
+            return Ended(Outcome.ABORTED, cause=cause)
+        deadline_s, now_s = self._times(timeout_s, operations)
+        born_ms = Gtrid.parse(gtrid).time_ms
+        step = self.branches.on_commit_one_phase(gtrid, bqual, born_ms, deadline_s, now_s, operations=bool(operations))
+        match step.action, step.branch:
+            case ((Action.START | Action.COMMIT_OPEN), Branch() as branch):
+                return await self._run(gtrid, self._commit_open(branch, operations))
+            case Action.LOOK, Branch() as branch:
+                return await self._run(gtrid, self._look_committed(branch))
+            case Action.WAIT, _:
+                return cast("Ended", await asyncio.shield(self._under_way[gtrid]))
+            case Action.ROLL_BACK_OPEN, Branch() as branch:
+                await self._run(gtrid, self.floor.drop(gtrid, "its deadline passed"))
+                return one_phase_end(branch)
+            case _ if isinstance(step.answer, Ended):
+                return step.answer
+        raise refusal(gtrid, bqual, Message.COMMIT_ONE_PHASE, step.branch)
+
+    # -- phase two -------------------------------------------------------------------------------------------------
+
+    async def commit(self, gtrid: str, bqual: str, proof: str) -> Ended:
+        """Commit a prepared branch of whichever instance.
+
+        Args:
+            gtrid: the transaction.
+            bqual: the branch.
+            proof: the token from its vote; empty when not known.
+
+        Raises:
+            HandfastFault: it is not committed yet; to be repeated.
+        """
+        step = self.branches.on_commit(gtrid, bqual)
+        if step.action is Action.FINISH:
+            return await self._finish(Message.COMMIT, Xid(gtrid, bqual), proof)
+        if isinstance(step.answer, Ended):
+            return step.answer
+        raise refusal(gtrid, bqual, Message.COMMIT, step.branch)
+
+    async def rollback(self, gtrid: str, bqual: str, proof: str) -> Ended:
+        """Roll a branch back, prepared or not; otherwise as ``commit``."""
+        step = self.branches.on_rollback(gtrid, bqual, Gtrid.parse(gtrid).time_ms, self._clock.monotonic_s())
+        match step.action:
+            case Action.FINISH:
+                return await self._finish(Message.ROLLBACK, Xid(gtrid, bqual), proof)
+            case Action.WAIT:
+                await self.floor.interrupt(gtrid, "a Rollback came")
+                await self._quiet(gtrid)
+                return await self.rollback(gtrid, bqual, proof)
+            case Action.ROLL_BACK_OPEN:
+                await self._run(gtrid, self.floor.drop(gtrid, "a Rollback came"))
+                return Ended(Outcome.ABORTED)
+        await self._quiet(gtrid)  # it may be a duplicate, while the first is still rolling back
+        if isinstance(step.answer, Ended):
+            return step.answer
+        raise refusal(gtrid, bqual, Message.ROLLBACK, step.branch)
+
+    def forget(self, gtrid: str, bqual: str) -> None:
+        """Drop what is remembered of a branch that has ended."""
+        if bqual == self.bqual:
+            self.branches.forget(gtrid)
+
+    # -- recovery --------------------------------------------------------------------------------------------------
+
+    def is_working_on(self, xid: Xid) -> bool:
+        """Whether something is under way for this branch just now, so that recovery should keep off."""
+        if xid in self._finishing:
+            return True
+        branch = self.branches.find(xid.gtrid) if xid.bqual == self.bqual else None
+        return branch is not None and (branch.state is State.PREPARING or xid.gtrid in self._under_way)
+
+    def on_ended_elsewhere(self, branch: Branch, fate: Fate, evidence: str) -> None:
+        """A branch of ours in doubt was ended by somebody else: another instance, or an operator."""
+        if branch.state is State.IN_DOUBT and not self.is_working_on(Xid(branch.gtrid, self.bqual)):
+            self.branches.on_ended(branch, fate, evidence, self._clock.monotonic_s())
+
+    async def close(self) -> None:
+        """Take no more work, roll back what is active, and wait a while for what is under way."""
+        self.floor.close()
+        await self._tasks.finish(self._close_wait_s)
+
+    # -- inside: phase one -----------------------------------------------------------------------------------------
+
+    def _times(self, timeout_s: float | None, operations: Sequence[OperationCall]) -> tuple[float, float]:
+        """The deadline as the message gives it, and now. Without one, an open branch keeps its own."""
+        now_s = self._clock.monotonic_s()
+        if timeout_s is None:
+            return (now_s if operations else float("inf")), now_s
+        return now_s + timeout_s, now_s
+
+    def _fail_busy(self, gtrid: str, bqual: str) -> Cause | None:
+        """A branch that is asked to end while a call still works in it has failed; the call's work would be half in."""
+        branch = self.floor.busy(gtrid) if bqual == self.bqual else None
+        if branch is None:
+            return None
+        cause = cause_of(HandfastFault("BRANCH_STILL_AT_WORK", gtrid=gtrid, bqual=bqual))
+        self.branches.on_work_failed(branch, cause, self._clock.monotonic_s())
+        return cause
+
+    async def _run(self, gtrid: str, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do something for a branch, once; duplicates find it in ``_under_way``."""
+        task = self._under_way[gtrid] = self._tasks.start(work)
+
+        def done(ended: asyncio.Task[Result]) -> None:
+            if self._under_way.get(gtrid) is ended:
+                del self._under_way[gtrid]
+
+        task.add_done_callback(done)
+        return await asyncio.shield(task)
+
+    async def _quiet(self, gtrid: str) -> None:
+        """Wait until nothing is under way for a branch."""
+        while (task := self._under_way.get(gtrid)) is not None:
+            await asyncio.wait({task})
+
+    async def _prepare(self, branch: Branch, operations: Sequence[OperationCall]) -> Voted:
+        try:
+            made = await self.floor.end(branch, operations, lambda opened: opened.prepare())
+        except AnswerLost as lost:
+            raise self._on_answer_lost(branch, lost) from lost
+        except HandfastFault as fault:
+            return self.branches.on_prepare_failed(branch, cause_of(fault), self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        if isinstance(made, ReadOnly):
+            return self.branches.on_read_only(branch, now_s)
+        return self.branches.on_prepared(branch, made.proof, now_s)
+
+    async def _commit_open(self, branch: Branch, operations: Sequence[OperationCall]) -> Ended:
+        try:
+            proof = await self.floor.end(branch, operations, lambda opened: opened.commit())
+        except AnswerLost as lost:
+            raise self._on_answer_lost(branch, lost) from lost
+        except HandfastFault as fault:
+            self.branches.on_prepare_failed(branch, cause_of(fault), self._clock.monotonic_s())
+            return one_phase_end(branch)
+        return self.branches.on_committed_open(branch, proof, self._clock.monotonic_s())
+
+    def _on_answer_lost(self, branch: Branch, lost: AnswerLost) -> HandfastFault:
+        log.warning("%s of %s: %s", self.bqual, branch.gtrid, lost.problem)
+        self.branches.on_answer_lost(branch, lost.proof, self._clock.monotonic_s())
+        return self._unknown(branch, lost.problem)
+
+    def _unknown(self, branch: Branch, problem: str) -> HandfastFault:
+        return HandfastFault("ANSWER_LOST", gtrid=branch.gtrid, bqual=self.bqual, problem=problem.rstrip("."))
+
+    async def _look_prepared(self, branch: Branch) -> Voted:
+        """Vote after all, for a branch whose PREPARE had no answer."""
+        found = await self._look(branch)
+        now_s = self._clock.monotonic_s()
+        if found.stand is Stand.PREPARED:
+            return self.branches.on_prepared(branch, branch.proof, now_s)
+        if found.stand is Stand.ABORTED:
+            fault = HandfastFault("PREPARE_FAILED", gtrid=branch.gtrid, bqual=self.bqual, problem=found.evidence)
+            return self.branches.on_prepare_failed(branch, cause_of(fault), now_s)
+        raise self._unknown(branch, found.evidence)
+
+    async def _look_committed(self, branch: Branch) -> Ended:
+        """Answer after all, for a branch whose one-phase COMMIT had no answer."""
+        found = await self._look(branch)
+        now_s = self._clock.monotonic_s()
+        if found.stand in {Stand.OPEN, Stand.PREPARED}:
+            raise self._unknown(branch, found.evidence)
+        if found.stand is Stand.ABORTED:
+            fault = HandfastFault("BRANCH_FAILED", gtrid=branch.gtrid, bqual=self.bqual, problem=found.evidence)
+            self.branches.on_prepare_failed(branch, cause_of(fault), now_s)
+        else:
+            fate = Fate.COMMITTED if found.stand is Stand.COMMITTED else Fate.UNPROVED
+            self.branches.on_ended(branch, fate, found.evidence, now_s)
+        return one_phase_end(branch)
+
+    async def _look(self, branch: Branch) -> Found:
+        (found,) = await self.manager.ends_of([(Xid(branch.gtrid, self.bqual), branch.proof)])
+        if branch.state is not State.IN_DOUBT:
+            raise self._unknown(branch, "it was ended meanwhile")
+        return found
+
+    # -- inside: phase two -----------------------------------------------------------------------------------------
+
+    async def _finish(self, message: Message, xid: Xid, proof: str) -> Ended:
+        decision = DECISIONS[message]
+        running = self._finishing.get(xid)
+        if running is None:
+            task = self._tasks.start(self._finish_once(decision, xid, proof))
+            self._finishing[xid] = (decision, task)
+            task.add_done_callback(lambda _: self._finishing.pop(xid, None))
+            return await asyncio.shield(task)
+        if running[0] is decision:
+            return await asyncio.shield(running[1])
+        await asyncio.wait({running[1]})
+        again = self.commit if decision is Decision.COMMIT else self.rollback
+        return await again(xid.gtrid, xid.bqual, proof)
+
+    async def _finish_once(self, decision: Decision, xid: Xid, proof: str) -> Ended:
+        branch = self.branches.find(xid.gtrid) if xid.bqual == self.bqual else None
+        known = proof or (branch.proof if branch is not None else "")
+        commit = decision is Decision.COMMIT
+        finish = self.manager.commit_prepared if commit else self.manager.rollback_prepared
+        end = await finish(xid, known)
+        if branch is not None:
+            self.branches.on_ended(branch, end.fate, end.evidence, self._clock.monotonic_s())
+        outcome = OUTCOMES[decision, end.fate]
+        if outcome in {Outcome.COMMITTED, Outcome.ABORTED}:
+            return Ended(outcome)
+        log.error("%s of %s: %s: %s", xid.bqual, xid.gtrid, outcome.value, end.evidence)
+        return Ended(outcome, end.evidence)

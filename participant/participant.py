@@ -1,0 +1,226 @@
+"""Participant: what a service embeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast, overload
+
+import grpc
+import grpc.aio
+import psycopg
+from psycopg.rows import TupleRow
+
+from handfast import context
+from handfast.catalog import HandfastFault
+from handfast.v1 import coordinator_pb2 as c
+from handfast.xid import MalformedName, check_instance, check_resource, make_bqual
+from participant.clock import Clock, SystemClock
+from participant.config import ParticipantOptions
+from participant.driver import Driver
+from participant.link import Link
+from participant.operations import Operations, Work
+from participant.postgres import PostgresResource
+from participant.recovery import Recovery
+from participant.resource import ResourceManager
+from participant.server import Host, ParticipantServicer, TransactionInterceptor, servicer_of
+
+ConnectionT = TypeVar("ConnectionT")
+PostgresConnection = psycopg.AsyncConnection[TupleRow]
+
+
+class Participant(Generic[ConnectionT]):
+    """One resource, held by this process for the coordinator.
+
+    Args:
+        name: the resource's name, ``[a-z][a-z0-9_-]{0,31}``; every instance of a service over one database uses the
+            same, and nobody else.
+        resource: the Postgres DSN, or another resource manager.
+        coordinator: the coordinator's address, ``host:port``.
+        address: where the coordinator reaches this process's gRPC server, ``host:port``.
+        options: pools, timeouts and limits.
+        credentials: for TLS to the coordinator; None speaks plain text.
+        clock: where time and chance come from.
+        instance: this process's name; None makes a new one, as it should be at each start.
+
+    Raises:
+        HandfastFault: SETTING_INVALID.
+    """
+
+    @overload
+    def __init__(
+        self: Participant[PostgresConnection],
+        name: str,
+        resource: str,
+        *,
+        coordinator: str,
+        address: str,
+        options: ParticipantOptions | None = ...,
+        credentials: grpc.ChannelCredentials | None = ...,
+        clock: Clock | None = ...,
+        instance: str | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        resource: ResourceManager[ConnectionT],
+        *,
+        coordinator: str,
+        address: str,
+        options: ParticipantOptions | None = ...,
+        credentials: grpc.ChannelCredentials | None = ...,
+        clock: Clock | None = ...,
+        instance: str | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        name: str,
+        resource: str | ResourceManager[Any],
+        *,
+        coordinator: str,
+        address: str,
+        options: ParticipantOptions | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        clock: Clock | None = None,
+        instance: str | None = None,
+    ) -> None:
+        self._options = options or ParticipantOptions()
+        self._clock: Clock = clock or SystemClock()
+        self.resource = _checked("name", name, check_resource)
+        self.instance = _checked("instance", instance or self._clock.instance_name(), check_instance)
+        self.bqual = make_bqual(self.resource, self.instance)
+        self.address = address
+        manager = PostgresResource(resource, self._options, self._clock) if isinstance(resource, str) else resource
+        self._manager: ResourceManager[ConnectionT] = cast("ResourceManager[ConnectionT]", manager)
+        self._operations = Operations[ConnectionT]()
+        self._link = Link(coordinator, credentials, self._registration, self._options, self._clock, self._on_registered)
+        self._driver = Driver(self.bqual, self._manager, self._operations, self._options, self._clock, self._enlist)
+        self._recovery = Recovery(self.resource, self._driver, self._link.inquire, self._options, self._clock)
+        self._servicers: list[ParticipantServicer] = []
+        self._open = False
+
+    # -- in the service --------------------------------------------------------------------------------------------
+
+    def branch(self) -> AbstractAsyncContextManager[ConnectionT]:
+        """Work in the caller's global transaction.
+
+        Calls of the same transaction share one branch and its connection, one at a time; a block inside a block of the
+        same task is the same piece of work. Leaving the block normally leaves the branch open for the coordinator to
+        prepare; leaving it by an exception rolls the branch back at once, and the transaction can't commit any more.
+        Don't call a service inside the block that will call back into this resource: it would wait for the block.
+
+        Returns:
+            A context manager that gives the connection: for Postgres a psycopg AsyncConnection in a transaction whose
+            commit() and rollback() are refused.
+
+        Raises:
+            HandfastFault: on entering, OUTSIDE_TRANSACTION when the call carries none; DEADLINE_PASSED,
+                BRANCH_NOT_ACTIVE, CONNECTIONS_EXHAUSTED, DATABASE_UNREACHABLE, PARTICIPANT_CLOSED. On leaving,
+                ENLIST_FAILED, and BRANCH_FAILED when the work left the transaction in a state that can't be prepared.
+        """
+        transaction = context.current()
+        if transaction is None:
+            raise HandfastFault("OUTSIDE_TRANSACTION", resource=self.resource)
+        if not self._open:
+            raise HandfastFault("PARTICIPANT_CLOSED", gtrid=transaction.gtrid, bqual=self.bqual)
+        left_s = transaction.time_left_s()
+        return self._driver.floor.join(transaction.gtrid, self._clock.monotonic_s() + left_s)
+
+    def operation(self, name: str) -> Callable[[Work[ConnectionT]], Work[ConnectionT]]:
+        """Register work for one-shot transactions: ``async def withdraw(conn, payload: bytes) -> bytes | None``.
+
+        Args:
+            name: what transactions call it.
+
+        Raises:
+            ValueError: the name is taken, or empty.
+        """
+
+        def register(work: Work[ConnectionT]) -> Work[ConnectionT]:
+            self._operations.add(name, work)
+            return work
+
+        return register
+
+    # -- the server and the life of the process --------------------------------------------------------------------
+
+    def interceptors(self) -> list[Any]:
+        """What the service's gRPC server needs: ``grpc.aio.server(interceptors=accounts.interceptors())``."""
+        return interceptors(self)
+
+    def add_to_server(self, server: grpc.aio.Server) -> None:
+        """Add the Participant service to a server that has not started; several participants share it."""
+        servicer = servicer_of(server)
+        self._servicers.append(servicer)
+        if self._open:
+            servicer.attach(self._host())
+
+    async def __aenter__(self) -> Self:
+        """Open the resource, register, and begin to recover branches in doubt; none of which must succeed at once.
+
+        Raises:
+            HandfastFault: SETTING_INVALID, the DSN can't be read.
+        """
+        await self._manager.open(self.bqual)
+        self._open = True
+        for servicer in self._servicers:
+            servicer.attach(self._host())
+        self._recovery.open()
+        await self._link.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take no more work, roll back what is active, finish what is under way, close everything.
+
+        Branches in doubt stay prepared in the database; another instance, or this one when it starts again, ends them.
+        """
+        self._open = False
+        await self._recovery.close()
+        await self._driver.close()
+        for servicer in self._servicers:
+            servicer.detach(self.resource)
+        await self._link.close()
+        await self._manager.close()
+
+    @property
+    def registered(self) -> bool:
+        """Whether the coordinator has taken the registration at least once."""
+        return self._link.registered
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _host(self) -> Host:
+        return Host(self.resource, self._driver, self._recovery, self._clock)
+
+    def _registration(self) -> c.RegisterRequest:
+        return c.RegisterRequest(
+            resource=self.resource,
+            instance=self.instance,
+            address=self.address,
+            kind=self._manager.kind,
+            operations=list(self._operations),
+        )
+
+    def _on_registered(self, coordinator_id: str, epoch: int) -> None:
+        self._recovery.on_registered(coordinator_id, epoch)
+
+    async def _enlist(self, gtrid: str, deadline_s: float) -> None:
+        await self._link.enlist(gtrid, self.resource, self.instance, deadline_s)
+
+
+def interceptors(*participants: Participant[Any]) -> list[Any]:
+    """What a gRPC server needs that serves the handlers of these participants; one for all of them."""
+    return [TransactionInterceptor()] if participants else []
+
+
+def _checked(setting: str, value: str, check: Callable[[str], str]) -> str:
+    try:
+        return check(value)
+    except MalformedName as problem:
+        raise HandfastFault("SETTING_INVALID", setting=setting, problem=str(problem)) from problem

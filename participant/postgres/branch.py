@@ -1,0 +1,259 @@
+"""One open branch: a Postgres transaction that only PREPARE TRANSACTION, or a one-phase COMMIT, may end well.
+
+What has to be known before PREPARE is sent, for afterwards it may be too late to ask:
+
+- *Is it still our transaction?* The work could have ended it with a COMMIT of its own, and psycopg would quietly begin
+  another, whose PREPARE would succeed and promise nothing. So BEGIN marks the transaction with a setting that dies with
+  it, and the mark is read back.
+- *Did it change anything?* A transaction without an id has not, takes no slot, and leaves in phase one. (A NOTIFY does
+  not count: in a branch that changes nothing else it is sent at the vote.)
+- *Which id?* It is the proof of how the branch ended, also when the answer to PREPARE is lost.
+
+``settle`` asks all three in one round trip, when a piece of work is done. For work that came by a call this overlaps
+the enlisting, so that Prepare itself costs one round trip.
+
+PREPARE TRANSACTION of a failed transaction succeeds with the tag ROLLBACK: the tag is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from handfast.catalog import HandfastFault
+from handfast.xid import Xid
+from participant.config import ParticipantOptions
+from participant.postgres.errors import prepare_fault, text_of
+from participant.postgres.finish import LIFE, Finisher, make_proof
+from participant.postgres.pools import BranchConnection, Pool
+from participant.resource import Prepared, ReadOnly, Stand
+
+_MARK = "handfast.branch"
+_BEGIN = (
+    "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true), "
+    f"set_config('{_MARK}', %s, true)"
+)
+_STANDING = f"SELECT pg_current_xact_id_if_assigned()::text, current_setting('{_MARK}', true), {LIFE}"
+
+_CANCEL_S = 2.0
+_ROLLBACK_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+async def begin(connection: BranchConnection, xid: Xid, time_left_s: float, options: ParticipantOptions) -> None:
+    """Begin a branch's transaction: BEGIN and its settings in one round trip.
+
+    Args:
+        connection: with nothing open.
+        xid: the branch.
+        time_left_s: the time to its deadline, in seconds.
+        options: for the timeouts.
+
+    Raises:
+        psycopg.Error: it did not begin.
+    """
+    lock_ms = max(1, round(1000 * min(options.lock_timeout_s, time_left_s)))
+    idle_ms = max(1, round(1000 * (time_left_s + options.idle_margin_s)))
+    connection.row_factory = tuple_row  # the branch before may have chosen another
+    async with connection.pipeline():
+        await connection.execute(_BEGIN, (str(lock_ms), str(idle_ms), xid.gid()))
+
+
+class PostgresBranch:
+    """See OpenBranch.
+
+    Args:
+        xid: its name.
+        connection: its connection, in the transaction that ``begin`` began.
+        pool: where the connection goes afterwards.
+        finisher: asks, on another connection, what became of it when this one broke.
+        resource: the resource's name, for messages.
+    """
+
+    def __init__(
+        self,
+        xid: Xid,
+        connection: BranchConnection,
+        pool: Pool[BranchConnection],
+        finisher: Finisher,
+        resource: str,
+    ) -> None:
+        self._xid = xid
+        self._connection = connection
+        self._pool = pool
+        self._finisher = finisher
+        self._resource = resource
+        self._xid8: str | None = None  # None while it has to be asked for
+        self._life = ""
+
+    @property
+    def connection(self) -> BranchConnection:
+        """The connection that the work uses."""
+        self._xid8 = None  # whoever holds it may change something
+        return self._connection
+
+    async def settle(self) -> None:
+        """See OpenBranch."""
+        status = self._connection.info.transaction_status
+        if status is not TransactionStatus.INTRANS:
+            raise self._unsound(status)
+        try:
+            cursor = self._connection.cursor(row_factory=tuple_row)
+            row: tuple[Any, ...] | None = await (await cursor.execute(_STANDING)).fetchone()
+        except psycopg.Error as problem:
+            raise prepare_fault(problem, self._xid, self._resource) from problem
+        xid8, mark, self._life = row or (None, None, "")
+        if mark != self._xid.gid():
+            raise self._unsound(TransactionStatus.IDLE)
+        self._xid8 = xid8 or ""
+
+    async def prepare(self) -> Prepared | ReadOnly:
+        """See OpenBranch."""
+        xid8 = await self._settled_xid8()
+        if not xid8:
+            await self._commit_read_only()
+            return ReadOnly()
+        proof = make_proof(xid8)
+        command = sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(self._xid.gid()))
+        found = await self._end(command, "PREPARE TRANSACTION", proof)
+        if found in {None, Stand.PREPARED}:
+            return Prepared(proof)
+        raise self._not_done(found)
+
+    async def commit(self) -> str:
+        """See OpenBranch."""
+        xid8 = await self._settled_xid8()
+        if not xid8:
+            await self._commit_read_only()
+            return ""
+        proof = make_proof(xid8, self._life)
+        found = await self._end(sql.SQL("COMMIT"), "COMMIT", proof)
+        if found in {None, Stand.COMMITTED}:
+            return proof
+        raise self._not_done(found)
+
+    async def rollback(self) -> None:
+        """See OpenBranch."""
+        try:
+            async with asyncio.timeout(_ROLLBACK_S):
+                if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+                    await self._connection.execute("ROLLBACK")
+        except (psycopg.Error, TimeoutError) as problem:
+            # Closing it rolls back as well; whatever was wrong with it, it is not handed on.
+            log.info("%s of %s: ROLLBACK failed, closing: %s", self._xid.bqual, self._xid.gtrid, text_of(problem))
+            await self._pool.drop(self._connection)
+        else:
+            await self._pool.give(self._connection)
+
+    async def abandon(self, reason: str) -> None:
+        """See OpenBranch.
+
+        The statement is cancelled and the socket shut down, so that whoever waits on it gets an error now, whatever the
+        network does. Only then, when nobody uses it any more, the connection is closed.
+        """
+        log.info("%s of %s: its connection is closed under its work: %s", self._xid.bqual, self._xid.gtrid, reason)
+        connection = self._connection
+        if not connection.closed:
+            if connection.info.transaction_status is TransactionStatus.ACTIVE:
+                await self._cancel()
+            _shut_down(connection)
+        try:
+            async with asyncio.timeout(_ROLLBACK_S), connection.lock:
+                pass
+        except TimeoutError:
+            log.warning("%s of %s: its work does not let go of the connection", self._xid.bqual, self._xid.gtrid)
+        await self._pool.drop(connection)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _settled_xid8(self) -> str:
+        if self._xid8 is None:
+            try:
+                await self.settle()
+            except HandfastFault:
+                await self.rollback()
+                raise
+        return self._xid8 or ""
+
+    async def _commit_read_only(self) -> None:
+        """End a branch that changed nothing. COMMIT, for serializable reads are valid only when it succeeds."""
+        try:
+            tag = (await self._connection.execute("COMMIT")).statusmessage
+        except psycopg.Error as problem:
+            await self.rollback()
+            raise prepare_fault(problem, self._xid, self._resource) from problem
+        await self._pool.give(self._connection)
+        if tag != "COMMIT":
+            raise self._fault("PREPARE_FAILED", f"Postgres answered {tag}")
+
+    async def _end(self, command: sql.SQL | sql.Composed, tag_wanted: str, proof: str) -> Stand | None:
+        """Send what ends the branch's session.
+
+        Returns:
+            None when it was answered as wanted; where the branch stands when the answer was lost.
+
+        Raises:
+            HandfastFault: it failed, and the branch is rolled back.
+            AnswerLost: nobody can tell.
+        """
+        try:
+            tag = (await self._connection.execute(command)).statusmessage
+        except psycopg.Error as problem:
+            if self._connection.closed or self._connection.broken:
+                await self._pool.drop(self._connection)
+                return (await self._finisher.settle_lost(self._xid, proof, problem)).stand
+            await self.rollback()
+            raise prepare_fault(problem, self._xid, self._resource) from problem
+        except BaseException as problem:
+            # Interrupted with the command on its way: psycopg has cancelled it or closed the connection.
+            await self._pool.drop(self._connection)
+            if not isinstance(problem, Exception):
+                raise
+            return (await self._finisher.settle_lost(self._xid, proof, problem)).stand
+        await self._pool.give(self._connection)
+        if tag != tag_wanted:
+            raise self._fault("PREPARE_FAILED", f"the transaction had failed, so that Postgres answered {tag}")
+        return None
+
+    def _not_done(self, stand: Stand | None) -> HandfastFault:
+        what = "rolled it back" if stand is Stand.ABORTED else f"says it is {stand.value if stand else 'gone'}"
+        return self._fault("PREPARE_FAILED", f"the connection broke, and Postgres {what}")
+
+    def _unsound(self, status: TransactionStatus) -> HandfastFault:
+        return self._fault("BRANCH_FAILED", _UNSOUND.get(status, f"its connection is left in the state {status.name}"))
+
+    def _fault(self, code: str, problem: str) -> HandfastFault:
+        xid = self._xid
+        return HandfastFault(code, gtrid=xid.gtrid, bqual=xid.bqual, resource=self._resource, problem=problem)
+
+    async def _cancel(self) -> None:
+        try:
+            await self._connection.cancel_safe(timeout=_CANCEL_S)
+        except psycopg.Error as problem:
+            # The server notices by itself that the connection is gone (client_connection_check_interval).
+            log.info("%s of %s: its statement can't be cancelled: %s", self._xid.bqual, self._xid.gtrid, problem)
+
+
+_UNSOUND = {
+    TransactionStatus.INERROR: "a statement failed in it, and the error was caught inside the branch",
+    TransactionStatus.IDLE: "its work ended the transaction itself, by COMMIT or ROLLBACK",
+    TransactionStatus.ACTIVE: "its work left a statement, a pipeline or a COPY open",
+    TransactionStatus.UNKNOWN: "its connection is closed",
+}
+
+
+def _shut_down(connection: BranchConnection) -> None:
+    """End the connection both ways, without closing the descriptor on which the event loop may be waiting."""
+    try:
+        with socket.socket(fileno=socket.dup(connection.fileno())) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
+    except (OSError, psycopg.Error) as problem:
+        log.debug("a connection was down already: %s", problem)

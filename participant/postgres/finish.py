@@ -1,0 +1,219 @@
+"""Ending branches by name, and proving how they ended.
+
+COMMIT PREPARED and ROLLBACK PREPARED answer 42704 for a branch that was never prepared, for one that was committed and
+for one that was rolled back: the same answer for opposite ends. What tells them apart is the transaction id that the
+branch's vote carried as its proof: ``pg_xact_status`` says "committed" or "aborted", "in progress" while the branch is
+open or prepared, and nothing when the id is older than what the server remembers (it forgets when it freezes, far later
+than any coordinator retries; a server restored from a backup may forget at once).
+
+One trap: a server that crashes forgets the ids it gave to transactions of which nothing had reached the disk, and gives
+them out again. A branch that voted YES is on the disk, so its id is its own forever. A one-phase COMMIT may not be, so
+its proof also carries the server's *life* (since when it counts its write-ahead log: a crash starts that anew), and
+"committed" proves nothing when the life has changed. "aborted" still does: had the COMMIT been durable, the id would
+not have been given out again.
+
+The order of questions matters. A branch goes from open over prepared to ended and never back, so the list of prepared
+branches is read before the status: "not prepared" and then "in progress" means that a session still works on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from handfast.catalog import HandfastFault
+from handfast.xid import Xid
+from participant.clock import Clock
+from participant.config import ParticipantOptions
+from participant.postgres.errors import NO_SUCH_PREPARED, finish_fault, text_of
+from participant.postgres.pools import Connection, Pool, PoolFull
+from participant.protocol import Fate
+from participant.resource import AnswerLost, End, Found, Stand
+
+PROOF_PREFIX = "pg:"
+LIFE = "(SELECT extract(epoch FROM stats_reset)::text FROM pg_stat_wal)"
+"""SQL for the server's life: changes when it crashes, and when somebody resets that counter, which does no harm."""
+_XID8_MAX = 2**64 - 1
+_XID32 = 0xFFFF_FFFF
+
+_LIST = "SELECT gid FROM pg_prepared_xacts WHERE gid = ANY(%s) AND database = current_database()"
+_STATUS = f"SELECT pg_xact_status(%s::xid8), {LIFE}"
+_END_SESSION = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_xid::text = %s AND datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+_STANDS: Mapping[str | None, tuple[Stand, str]] = {
+    "committed": (Stand.COMMITTED, "committed"),
+    "aborted": (Stand.ABORTED, "aborted"),
+    "in progress": (Stand.OPEN, "in progress, and not prepared in this database"),
+    None: (Stand.UNPROVED, "older than what the server remembers"),
+}
+
+_LOOK_S = 3.0
+_LOOK_PAUSE_S = 0.05
+
+Result = TypeVar("Result")
+
+
+def make_proof(xid8: str, life: str = "") -> str:
+    """The proof that a vote carries, ``pg:<xid8>``; with a life, ``pg:<xid8>@<life>``, that of a one-phase COMMIT."""
+    return f"{PROOF_PREFIX}{xid8}@{life}" if life else PROOF_PREFIX + xid8
+
+
+def xid8_of(proof: str) -> str | None:
+    """The transaction id in a proof; None when it is empty, or not one of ours."""
+    digits = proof.removeprefix(PROOF_PREFIX).partition("@")[0]
+    well_formed = proof.startswith(PROOF_PREFIX) and digits.isascii() and digits.isdigit() and len(digits) <= 20
+    return digits if well_formed and int(digits) <= _XID8_MAX else None
+
+
+class Finisher:
+    """Phase two and the questions around it, on connections of their own.
+
+    Args:
+        pool: those connections; in autocommit.
+        resource: the resource's name, for messages.
+        options: how long to wait.
+        clock: for pauses between looks.
+    """
+
+    def __init__(self, pool: Pool[Connection], resource: str, options: ParticipantOptions, clock: Clock) -> None:
+        self._pool = pool
+        self._resource = resource
+        self._options = options
+        self._clock = clock
+
+    async def run(self, use: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Use one of the connections for something that may safely be done twice.
+
+        Raises:
+            psycopg.Error: it failed.
+            PoolFull: no connection came free in time.
+            TimeoutError: it took too long.
+        """
+        async with asyncio.timeout(2 * self._options.finish_wait_s):
+            connection, result = await self._pool.take(self._options.finish_wait_s, use)
+        await self._pool.give(connection)
+        return result
+
+    async def commit_prepared(self, xid: Xid, proof: str) -> End:
+        """See ResourceManager."""
+        return await self._finish("COMMIT PREPARED {}", Fate.COMMITTED, xid, proof)
+
+    async def rollback_prepared(self, xid: Xid, proof: str) -> End:
+        """See ResourceManager."""
+        return await self._finish("ROLLBACK PREPARED {}", Fate.ABORTED, xid, proof)
+
+    async def ends_of(self, branches: Sequence[tuple[Xid, str]]) -> list[Found]:
+        """See ResourceManager."""
+        gids = [xid.gid() for xid, _ in branches]
+
+        async def look(connection: Connection) -> list[Found]:
+            rows = await (await connection.execute(_LIST, (gids,))).fetchall()
+            prepared = {gid for (gid,) in rows}
+            return [
+                Found(Stand.PREPARED, f"pg_prepared_xacts has {gid}")
+                if gid in prepared
+                else await _stand(connection, proof)
+                for gid, (_, proof) in zip(gids, branches, strict=True)
+            ]
+
+        return await self._ask(look)
+
+    async def settle_lost(self, xid: Xid, proof: str, problem: BaseException) -> Found:
+        """Find out what became of a branch whose connection broke during PREPARE or COMMIT.
+
+        Its session may not have noticed yet. It can't be of use to anybody, so it is ended, and then asked about again.
+
+        Args:
+            xid: the branch.
+            proof: its proof, read before PREPARE or COMMIT was sent.
+            problem: how the connection broke.
+
+        Returns:
+            Where the branch stands; never OPEN.
+
+        Raises:
+            AnswerLost: nobody can tell in time.
+        """
+        why = text_of(problem)
+        give_up_s = self._clock.monotonic_s() + _LOOK_S
+        while True:
+            try:
+                (found,) = await self.ends_of([(xid, proof)])
+                if found.stand is not Stand.OPEN:
+                    return found
+                await self._end_session(proof)
+            except HandfastFault as fault:
+                why = fault.message
+            if self._clock.monotonic_s() >= give_up_s:
+                raise AnswerLost(proof, why)
+            await self._clock.sleep(_LOOK_PAUSE_S)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _finish(self, statement: LiteralString, fate: Fate, xid: Xid, proof: str) -> End:
+        command = sql.SQL(statement).format(sql.Literal(xid.gid()))
+
+        async def finish(connection: Connection) -> End | None:
+            try:
+                await connection.execute(command)
+            except psycopg.Error as problem:
+                if problem.sqlstate == NO_SUCH_PREPARED:
+                    return None
+                raise
+            return End(fate, "")
+
+        try:
+            end = await self.run(finish)
+        except (psycopg.Error, PoolFull, TimeoutError) as problem:
+            raise finish_fault(problem, xid, self._resource) from problem
+        return end or await self._proved_end(xid, proof)
+
+    async def _proved_end(self, xid: Xid, proof: str) -> End:
+        """The branch is not prepared: prove how it ended."""
+        (found,) = await self.ends_of([(xid, proof)])
+        if found.stand in {Stand.OPEN, Stand.PREPARED}:
+            raise HandfastFault("BRANCH_BUSY", gtrid=xid.gtrid, bqual=xid.bqual, problem=found.evidence)
+        return End(_FATES[found.stand], found.evidence)
+
+    async def _end_session(self, proof: str) -> None:
+        xid8 = xid8_of(proof)
+        if xid8 is not None:
+            await self._ask(lambda connection: connection.execute(_END_SESSION, (str(int(xid8) & _XID32),)))
+
+    async def _ask(self, use: Callable[[Connection], Awaitable[Result]]) -> Result:
+        try:
+            return await self.run(use)
+        except (psycopg.Error, PoolFull, TimeoutError) as problem:
+            raise HandfastFault("RESOURCE_UNREACHABLE", resource=self._resource, problem=text_of(problem)) from problem
+
+
+_FATES: Mapping[Stand, Fate] = {
+    Stand.COMMITTED: Fate.COMMITTED,
+    Stand.ABORTED: Fate.ABORTED,
+    Stand.UNPROVED: Fate.UNPROVED,
+}
+
+
+async def _stand(connection: Connection, proof: str) -> Found:
+    xid8 = xid8_of(proof)
+    if xid8 is None:
+        return Found(Stand.UNPROVED, f"there is no proof to ask by ({proof!r})" if proof else "there is no proof")
+    try:
+        row: tuple[Any, ...] | None = await (await connection.execute(_STATUS, (xid8,))).fetchone()
+    except psycopg.errors.InvalidParameterValue:
+        return Found(Stand.UNPROVED, f"pg_xact_status({xid8}): the server has not come to that id yet; another server?")
+    status, life = row or (None, "")
+    stand, words = _STANDS[status]
+    life_then = proof.partition("@")[2]
+    if stand is Stand.COMMITTED and life_then and life_then != life:
+        return Found(
+            Stand.UNPROVED, f"pg_xact_status({xid8}): {words}, but the server crashed since and may mean another"
+        )
+    return Found(stand, f"pg_xact_status({xid8}): {words}")

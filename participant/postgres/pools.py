@@ -1,0 +1,210 @@
+"""Connections: the ones branches work on, and the few that end them.
+
+Two pools, and never one. Branches that wait for row locks can hold every connection there is, and the COMMIT PREPARED
+that would free those locks would then wait for a connection, forever.
+
+The pool is our own because of what a branch needs from it: an error in connecting reaches the branch that waited, with
+its cause and at once; nothing reconnects in the background with delays of its own; and a connection that is not clean
+is closed, never handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from participant.config import ParticipantOptions
+
+log = logging.getLogger(__name__)
+
+Connection = psycopg.AsyncConnection[TupleRow]
+ConnectionT = TypeVar("ConnectionT", bound=Connection)
+Result = TypeVar("Result")
+
+
+class BranchConnection(psycopg.AsyncConnection[TupleRow]):
+    """A connection whose transaction is a branch: only the coordinator commits it or rolls it back."""
+
+    async def commit(self) -> None:
+        """Refuse.
+
+        Raises:
+            psycopg.ProgrammingError: always.
+        """
+        raise psycopg.ProgrammingError("commit() can't be used in a branch: the coordinator decides")
+
+    async def rollback(self) -> None:
+        """Refuse.
+
+        Raises:
+            psycopg.ProgrammingError: always.
+        """
+        raise psycopg.ProgrammingError(
+            "rollback() can't be used in a branch: raise an exception to abort it, or use conn.transaction() for a part"
+        )
+
+
+class PoolFull(Exception):
+    """No connection came free in time."""
+
+
+class Pool(Generic[ConnectionT]):
+    """Connections made when needed and kept.
+
+    Args:
+        connect: makes one.
+        connections_max: how many at most.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[ConnectionT]], connections_max: int) -> None:
+        self._connect = connect
+        self._free = asyncio.Semaphore(connections_max)
+        self._idle: list[ConnectionT] = []
+        self._busy: set[ConnectionT] = set()
+        self._closed = False
+
+    @property
+    def busy_count(self) -> int:
+        """How many connections are in use."""
+        return len(self._busy)
+
+    async def take(
+        self, wait_s: float, first: Callable[[ConnectionT], Awaitable[Result]]
+    ) -> tuple[ConnectionT, Result]:
+        """Take a connection and do the first thing on it, which must be harmless when done twice.
+
+        A connection that died while it was idle shows it only now; it is replaced by another.
+
+        Args:
+            wait_s: how long to wait for a free one, in seconds.
+            first: the first thing.
+
+        Returns:
+            The connection, to be given back or dropped, and what ``first`` returned.
+
+        Raises:
+            PoolFull: none came free in time.
+            psycopg.Error: connecting failed, or ``first`` did.
+        """
+        while True:
+            connection, fresh = await self._take(wait_s)
+            try:
+                return connection, await first(connection)
+            except psycopg.OperationalError:
+                dead = connection.broken or connection.closed
+                await self.drop(connection)
+                if fresh or not dead:
+                    raise
+                await self._drop_idle()  # they most likely died together
+            except BaseException:
+                await self.drop(connection)
+                raise
+
+    async def give(self, connection: ConnectionT) -> None:
+        """Give a connection back; one that is not clean is closed."""
+        if self._closed or connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
+            await self.drop(connection)
+        elif connection in self._busy:
+            self._busy.discard(connection)
+            self._idle.append(connection)
+            self._free.release()
+
+    async def drop(self, connection: ConnectionT) -> None:
+        """Close a connection and make room for another."""
+        if connection in self._busy:
+            self._busy.discard(connection)
+            self._free.release()
+        await connection.close()
+
+    async def close(self) -> None:
+        """Close all, also those in use."""
+        self._closed = True
+        await self._drop_idle()
+        for connection in list(self._busy):
+            await self.drop(connection)
+
+    async def _take(self, wait_s: float) -> tuple[ConnectionT, bool]:
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise PoolFull(f"none came free within {wait_s:g} s") from None
+        try:
+            fresh = not self._idle
+            connection = await self._connect() if fresh else self._idle.pop()
+        except BaseException:
+            self._free.release()
+            raise
+        self._busy.add(connection)
+        return connection, fresh
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
+
+
+def conninfo(dsn: str, options: ParticipantOptions, name: str) -> str:
+    """Add to a DSN what every connection should have and the DSN does not say itself.
+
+    Args:
+        dsn: the user's.
+        options: for keepalives and timeouts.
+        name: how the session is called in pg_stat_activity.
+
+    Raises:
+        psycopg.ProgrammingError: the DSN can't be read.
+    """
+    wanted: dict[str, Any] = {
+        "connect_timeout": max(2, round(options.connect_timeout_s)),  # libpq takes 1 for 2
+        "keepalives": 1,
+        "keepalives_idle": options.keepalive_s,
+        "keepalives_interval": max(1, options.keepalive_s // 3),
+        "keepalives_count": 3,
+        "tcp_user_timeout": 2_000 * options.keepalive_s,
+        "fallback_application_name": f"handfast {name}",
+    }
+    said = conninfo_to_dict(dsn)
+    return make_conninfo(dsn, **{key: value for key, value in wanted.items() if key not in said})
+
+
+async def connect_branch(info: str, options: ParticipantOptions) -> BranchConnection:
+    """Connect for branches: autocommit off, and the server looks after the client's life during a statement.
+
+    Raises:
+        psycopg.Error: it did not work.
+    """
+    async with asyncio.timeout(options.connect_timeout_s):
+        connection = await BranchConnection.connect(info, autocommit=True)
+    try:
+        if options.alive_check_ms:
+            await _check_alive(connection, options.alive_check_ms)
+        await connection.set_autocommit(False)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def connect_finish(info: str, options: ParticipantOptions) -> Connection:
+    """Connect for phase two: autocommit, for COMMIT PREPARED runs in no transaction.
+
+    Raises:
+        psycopg.Error: it did not work.
+    """
+    async with asyncio.timeout(options.connect_timeout_s):
+        return await psycopg.AsyncConnection.connect(info, autocommit=True)
+
+
+async def _check_alive(connection: Connection, alive_check_ms: int) -> None:
+    try:
+        await connection.execute(f"SET client_connection_check_interval = {alive_check_ms:d}")
+    except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as problem:
+        # A server before 14, or on a system that can't do it. Then a dead client's statement runs to its lock timeout.
+        log.info("the server can't check during a statement whether its client lives: %s", problem)

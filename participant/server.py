@@ -1,0 +1,253 @@
+"""The gRPC side of a participant: the Participant service, and the interceptor that joins the caller's transaction.
+
+Unary calls and batches (Connect) enter the same dispatch, so that both behave alike. One servicer serves all the
+resources of a process and finds the right one by the branch's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from handfast.catalog import HandfastFault
+from handfast.context import from_metadata, within
+from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, serve_frames
+from handfast.v1 import participant_pb2 as p
+from handfast.v1 import participant_pb2_grpc
+from handfast.xid import MalformedName, Xid, is_gtrid, split_bqual
+from participant import wire
+from participant.clock import Clock
+from participant.driver import Driver
+from participant.recovery import Recovery
+from participant.tasks import Tasks
+
+if TYPE_CHECKING:
+    # The stubs give these classes type parameters that they don't have at run time.
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Interceptor = grpc.aio.ServerInterceptor
+
+_SERVICE = "participant"
+_OWN_METHODS = "/handfast.v1."
+
+log = logging.getLogger(__name__)
+
+
+class Host:
+    """One resource, as the servicer sees it.
+
+    Args:
+        resource: its name.
+        driver: its branches.
+        recovery: for findings.
+        clock: for Inspect.
+    """
+
+    def __init__(self, resource: str, driver: Driver[Any], recovery: Recovery, clock: Clock) -> None:
+        self.resource = resource
+        self.driver = driver
+        self.recovery = recovery
+        self.clock = clock
+
+
+class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
+    """The Participant service of a process, over all its resources."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, Host] = {}
+        self._tasks = Tasks()
+        self._stop = asyncio.Event()
+        self._does: dict[type[Message], Callable[[Any], Awaitable[Message]]] = {
+            p.PrepareRequest: self._prepare,
+            p.ParticipantCommitRequest: self._commit,
+            p.CommitOnePhaseRequest: self._commit_one_phase,
+            p.ParticipantRollbackRequest: self._rollback,
+            p.RecoverRequest: self._recover,
+            p.ForgetRequest: self._forget,
+            p.InspectRequest: self._inspect,
+        }
+
+    def attach(self, host: Host) -> None:
+        """Serve a resource from now on."""
+        self._hosts[host.resource] = host
+        self._stop.clear()
+
+    def detach(self, resource: str) -> None:
+        """Serve it no more; without any resource left the batched streams end, so that the server can stop."""
+        self._hosts.pop(resource, None)
+        if not self._hosts:
+            self._stop.set()
+
+    def dispatch(self, request: Message, reply: Reply) -> None:
+        """Take one call, unary or out of a batch."""
+        self._tasks.start(self._answer(request, reply))
+
+    async def _answer(self, request: Message, reply: Reply) -> None:
+        answer: Message | HandfastFault
+        try:
+            answer = await self._does[type(request)](request)
+        except HandfastFault as fault:
+            answer = fault
+        except MalformedName as problem:
+            answer = HandfastFault("NAME_MALFORMED", text=problem.text, kind=problem.kind)
+        except asyncio.CancelledError:
+            reply(HandfastFault("INTERNAL", problem="the participant was stopped meanwhile"))
+            raise
+        except Exception as problem:
+            log.exception("%s of %s failed", type(request).__name__, getattr(request, "gtrid", "-"))
+            answer = HandfastFault("INTERNAL", problem=f"{type(problem).__name__}: {problem}")
+        reply(answer)
+
+    def _host(self, resource: str) -> Host:
+        host = self._hosts.get(resource)
+        if host is None:
+            known = ", ".join(sorted(self._hosts)) or "none"
+            raise HandfastFault("RESOURCE_NOT_HERE", resource=resource, known=known)
+        return host
+
+    def _driver(self, gtrid: str, bqual: str) -> Driver[Any]:
+        """The driver of a branch, whose name is checked here, once, before anything else sees it."""
+        if not is_gtrid(gtrid):
+            raise HandfastFault("GTRID_MALFORMED", text=gtrid[:80])
+        return self._host(split_bqual(bqual)[0]).driver
+
+    # -- the calls -------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, request: p.PrepareRequest) -> Message:
+        driver = self._driver(request.gtrid, request.bqual)
+        work = wire.operations(request.operations)
+        voted = await driver.prepare(request.gtrid, request.bqual, wire.timeout_s(request), work)
+        return wire.prepare_response(voted, request.gtrid, request.bqual)
+
+    async def _commit_one_phase(self, request: p.CommitOnePhaseRequest) -> Message:
+        driver = self._driver(request.gtrid, request.bqual)
+        work = wire.operations(request.operations)
+        ended = await driver.commit_one_phase(request.gtrid, request.bqual, wire.timeout_s(request), work)
+        return wire.one_phase_response(ended, request.gtrid, request.bqual)
+
+    async def _commit(self, request: p.ParticipantCommitRequest) -> Message:
+        driver = self._driver(request.gtrid, request.bqual)
+        return wire.commit_response(await driver.commit(request.gtrid, request.bqual, request.proof))
+
+    async def _rollback(self, request: p.ParticipantRollbackRequest) -> Message:
+        driver = self._driver(request.gtrid, request.bqual)
+        return wire.rollback_response(await driver.rollback(request.gtrid, request.bqual, request.proof))
+
+    async def _recover(self, request: p.RecoverRequest) -> Message:
+        manager = self._host(request.resource).driver.manager
+        found = await manager.recover(request.resource, request.coordinator_id, detail=request.detail)
+        return wire.recover_response(found)
+
+    async def _forget(self, request: p.ForgetRequest) -> Message:
+        self._driver(request.gtrid, request.bqual).forget(request.gtrid, request.bqual)
+        return p.ForgetResponse()
+
+    async def _inspect(self, request: p.InspectRequest) -> Message:
+        host = self._host(request.resource)
+        asked = [_branch(proof) for proof in request.branches]
+        findings = [*host.recovery.findings(), *await host.driver.manager.inspect()]
+        ends = await host.driver.manager.ends_of(asked) if asked else []
+        return p.InspectResponse(
+            findings=[wire.finding(found, host.resource) for found in findings],
+            ends=[wire.branch_end(xid, found) for (xid, _), found in zip(asked, ends, strict=True)],
+            clock_unix_ms=host.clock.unix_ms(),
+        )
+
+    # -- gRPC's names for them -------------------------------------------------------------------------------------
+
+    async def Prepare(self, request: Any, context: Any) -> Any:
+        """Unary."""
+        return await answer_unary(self.dispatch, request, context, service=_SERVICE)
+
+    Commit = CommitOnePhase = Rollback = Recover = Forget = Inspect = Prepare
+
+    async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes itself
+        """Batched."""
+        await serve_frames(PARTICIPANT, request_iterator, context, self.dispatch, stop=self._stop)
+
+
+def _branch(asked: p.BranchProof) -> tuple[Xid, str]:
+    if not is_gtrid(asked.gtrid):
+        raise HandfastFault("GTRID_MALFORMED", text=asked.gtrid[:80])
+    split_bqual(asked.bqual)
+    return Xid(asked.gtrid, asked.bqual), asked.proof
+
+
+_servicers: WeakKeyDictionary[Any, ParticipantServicer] = WeakKeyDictionary()
+
+
+def servicer_of(server: grpc.aio.Server) -> ParticipantServicer:
+    """The Participant servicer of a server, added when it has none yet: participants share it."""
+    servicer = _servicers.get(server)
+    if servicer is None:
+        servicer = _servicers[server] = ParticipantServicer()
+        participant_pb2_grpc.add_ParticipantServicer_to_server(servicer, server)
+    return servicer
+
+
+class TransactionInterceptor(Interceptor):
+    """Makes the caller's transaction ambient in the handler, and turns our faults into proper statuses.
+
+    A handler that is not a coroutine function (gRPC runs it in a thread) is left alone: it can't enter a branch.
+    """
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(_OWN_METHODS):
+            return handler
+        return _joined(handler, handler_call_details.invocation_metadata)
+
+
+def _joined(handler: Any, metadata: Any) -> Any:
+    """The handler, working inside the caller's transaction."""
+    kinds = {
+        (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+        (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+        (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+        (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+    }
+    name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+    behaviour = getattr(handler, name)
+    if inspect.isasyncgenfunction(behaviour):
+        wrapped: Any = _joined_generator(behaviour, metadata)
+    elif inspect.iscoroutinefunction(behaviour):
+        wrapped = _joined_coroutine(behaviour, metadata)
+    else:
+        return handler
+    return make(
+        wrapped,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def _joined_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], metadata: Any) -> Any:
+    async def joined(request: Any, context: Context) -> Any:
+        try:
+            with within(from_metadata(metadata)):
+                return await behaviour(request, context)
+        except HandfastFault as fault:
+            await abort(context, fault)
+
+    return joined
+
+
+def _joined_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], metadata: Any) -> Any:
+    async def joined(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            with within(from_metadata(metadata)):
+                async for response in behaviour(request, context):
+                    yield response
+        except HandfastFault as fault:
+            await abort(context, fault)
+
+    return joined

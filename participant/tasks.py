@@ -1,0 +1,45 @@
+"""Tasks that belong to nobody who could be cancelled: kept until they end, waited for at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from handfast.catalog import HandfastFault
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """A set of running tasks."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Start a task. Whoever wants its result waits for it, shielded; its failure is logged in any case."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    async def finish(self, wait_s: float) -> None:
+        """Wait for all of them, then cancel those that are still running."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=wait_s)
+        left = set(self._running)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        problem = None if task.cancelled() else task.exception()
+        if isinstance(problem, HandfastFault):
+            log.info("%s of %s: %s", problem.bqual or "-", problem.gtrid or "-", problem.message)
+        elif problem is not None:
+            log.error("a task failed", exc_info=problem)

@@ -1,0 +1,343 @@
+"""The branches at work in this process: their connections, their locks and their deadlines.
+
+Two rules. A branch's connection is used by one call at a time (``Held.lock``). And whoever has to roll back a branch
+while a call works in it does not wait for that call: the statement is cancelled and the connection closed under it, so
+that its locks are freed now and the call gets an error. Only PREPARE and COMMIT themselves are never interrupted
+(``Held.ending``), because then nobody would know what became of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from handfast.catalog import HandfastFault
+from handfast.context import TransactionContext, within
+from handfast.xid import Gtrid, Xid
+from participant.clock import Clock, Timer
+from participant.config import ParticipantOptions
+from participant.faults import cause_of, ended_fault, operation_fault, work_fault
+from participant.operations import Operations
+from participant.protocol import Branch, Branches, Cause, State
+from participant.resource import AnswerLost, OpenBranch, ResourceManager
+from participant.tasks import Tasks
+
+ConnectionT = TypeVar("ConnectionT")
+Result = TypeVar("Result")
+
+Enlist = Callable[[str, float], Awaitable[None]]
+"""Enlists this instance's branch: gtrid, deadline by the monotonic clock."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OperationCall:
+    """One operation to do.
+
+    Args:
+        name: its name.
+        payload: its input.
+    """
+
+    name: str
+    payload: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Held(Generic[ConnectionT]):
+    """What the process holds of a branch that has not been prepared.
+
+    Args:
+        branch: its record in the protocol.
+        xid: its name.
+        opened: its transaction in the resource; None before it began.
+        lock: held by the call that works in it.
+        owner: the task of that call.
+        enlisted: done when the coordinator knows of the branch; None for a branch that the coordinator itself began.
+        timer: due at its deadline.
+        ending: PREPARE or COMMIT is on its way.
+        dropped: it was given up; whoever still begins or uses it must let go.
+    """
+
+    branch: Branch
+    xid: Xid
+    opened: OpenBranch[ConnectionT] | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    owner: asyncio.Task[Any] | None = None
+    enlisted: asyncio.Task[None] | None = None
+    timer: Timer | None = None
+    ending: bool = False
+    dropped: bool = False
+
+
+class WorkFloor(Generic[ConnectionT]):
+    """All branches at work.
+
+    Args:
+        bqual: the name of this instance's branches.
+        branches: the protocol.
+        manager: the resource.
+        operations: the resource's operations.
+        options: timeouts.
+        clock: where time comes from.
+        tasks: keeps what is under way.
+        enlist: tells the coordinator of a branch.
+    """
+
+    def __init__(
+        self,
+        bqual: str,
+        branches: Branches,
+        manager: ResourceManager[ConnectionT],
+        operations: Operations[ConnectionT],
+        options: ParticipantOptions,
+        clock: Clock,
+        tasks: Tasks,
+        enlist: Enlist,
+    ) -> None:
+        self._bqual = bqual
+        self._branches = branches
+        self._manager = manager
+        self._operations = operations
+        self._options = options
+        self._clock = clock
+        self._tasks = tasks
+        self._enlist = enlist
+        self._held: dict[str, Held[ConnectionT]] = {}
+        self._closed = False
+
+    # -- the service's own calls -----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def join(self, gtrid: str, deadline_s: float) -> AsyncIterator[ConnectionT]:
+        """Work in the branch of this transaction; begins it when this is the first work.
+
+        Args:
+            gtrid: the transaction.
+            deadline_s: its deadline by the monotonic clock; infinite gives it the default time.
+
+        Raises:
+            HandfastFault: the branch could not begin or enlist, takes no more work, or was ended meanwhile.
+        """
+        held = self._held.get(gtrid)
+        if held is not None and held.owner is asyncio.current_task() and held.opened is not None:
+            yield held.opened.connection  # a block within a block, or within an operation
+            return
+        held = self._joined(gtrid, deadline_s)
+        async with held.lock:
+            held.owner = asyncio.current_task()
+            try:
+                opened = await self._open(held)
+                yield opened.connection
+                await self._settle(held, opened)
+            except BaseException as problem:
+                fault = await self._on_work_failed(held, problem)
+                if fault is None:
+                    raise
+                raise fault from problem
+            finally:
+                held.owner = None
+
+    # -- what the coordinator's messages need ----------------------------------------------------------------------
+
+    def busy(self, gtrid: str) -> Branch | None:
+        """The active branch in which a call works just now."""
+        held = self._held.get(gtrid)
+        busy = held is not None and held.branch.state is State.ACTIVE and held.lock.locked()
+        return held.branch if held is not None and busy else None
+
+    async def end(
+        self,
+        branch: Branch,
+        operations: Sequence[OperationCall],
+        how: Callable[[OpenBranch[ConnectionT]], Awaitable[Result]],
+    ) -> Result:
+        """Do the operations, in a new branch if need be, and then prepare or commit it.
+
+        Args:
+            branch: PREPARING.
+            operations: the work to do first.
+            how: prepares or commits.
+
+        Returns:
+            What ``how`` returned; the operations' results are the branch's.
+
+        Raises:
+            HandfastFault: it failed, and the branch is rolled back, for certain.
+            AnswerLost: nobody can tell.
+        """
+        held = self._held.get(branch.gtrid) or self._hold(branch)
+        async with held.lock:
+            try:
+                opened, results = await self._operate(held, operations)
+                self._check(held)
+                held.ending = True
+                self._branches.on_operated(branch, results)
+                return await how(opened)
+            except (HandfastFault, AnswerLost):
+                raise
+            except Exception as problem:
+                log.exception("%s of %s: ending it failed in an unforeseen way", self._bqual, branch.gtrid)
+                raise AnswerLost(branch.proof, f"{type(problem).__name__}: {problem}") from problem
+            finally:
+                self._let_go(held)
+
+    async def drop(self, gtrid: str, reason: str) -> None:
+        """Roll back a branch that the protocol has ended, also under its work.
+
+        Args:
+            gtrid: the transaction; nothing happens when it has no branch at work.
+            reason: why, for the log.
+        """
+        held = self._held.get(gtrid)
+        if held is None:
+            return
+        self._let_go(held)
+        if not held.lock.locked():
+            async with held.lock:
+                if held.opened is not None:
+                    await held.opened.rollback()
+        elif held.opened is not None:
+            await held.opened.abandon(reason)
+        # Otherwise it is just beginning, and whoever begins it sees that it was dropped.
+
+    async def interrupt(self, gtrid: str, reason: str) -> None:
+        """Stop the operations of a branch that is preparing; once PREPARE or COMMIT is on its way it is too late."""
+        held = self._held.get(gtrid)
+        if held is not None and not held.ending and not held.dropped:
+            held.dropped = True
+            if held.opened is not None:
+                await held.opened.abandon(reason)
+
+    def close(self) -> None:
+        """Take no more work, and begin to roll back what is active."""
+        self._closed = True
+        for held in list(self._held.values()):
+            if held.branch.state is State.ACTIVE:
+                cause = Cause("BRANCH_FAILED", f"The process that held {self._bqual} of {held.xid.gtrid} was stopped.")
+                self._branches.on_work_failed(held.branch, cause, self._clock.monotonic_s())
+                self._tasks.start(self.drop(held.xid.gtrid, "the participant closes"))
+
+    # -- beginning -------------------------------------------------------------------------------------------------
+
+    def _joined(self, gtrid: str, deadline_s: float) -> Held[ConnectionT]:
+        if self._closed:
+            raise HandfastFault("PARTICIPANT_CLOSED", gtrid=gtrid, bqual=self._bqual)
+        branch, held = self._branches.find(gtrid), self._held.get(gtrid)
+        if branch is not None:
+            if held is None or branch.state is not State.ACTIVE:
+                raise ended_fault(branch, self._bqual)
+            return held
+        now_s = self._clock.monotonic_s()
+        if math.isinf(deadline_s):
+            deadline_s = now_s + self._options.timeout_default_s
+        if deadline_s <= now_s:
+            raise HandfastFault("DEADLINE_PASSED", gtrid=gtrid, bqual=self._bqual)
+        held = self._hold(self._branches.begin(gtrid, Gtrid.parse(gtrid).time_ms, deadline_s))
+        held.enlisted = self._tasks.start(self._enlisted(gtrid, deadline_s))
+        return held
+
+    async def _enlisted(self, gtrid: str, deadline_s: float) -> None:
+        await self._enlist(gtrid, deadline_s)
+
+    def _hold(self, branch: Branch) -> Held[ConnectionT]:
+        held = self._held[branch.gtrid] = Held[ConnectionT](branch, Xid(branch.gtrid, self._bqual))
+        left_s = branch.deadline_s - self._clock.monotonic_s()
+        held.timer = self._clock.call_later(left_s, lambda: self._on_deadline(held))
+        return held
+
+    async def _open(self, held: Held[ConnectionT]) -> OpenBranch[ConnectionT]:
+        """Begin the branch in the resource unless that was done; to be called with the lock."""
+        self._check(held)
+        if held.opened is not None:
+            return held.opened
+        opened = await self._manager.begin(held.xid, held.branch.deadline_s - self._clock.monotonic_s())
+        try:
+            self._check(held)  # a Rollback may have come, or the deadline, while it began
+        except HandfastFault:
+            await opened.rollback()
+            raise
+        held.opened = opened
+        return opened
+
+    def _check(self, held: Held[ConnectionT]) -> None:
+        """Raise when the branch was given up."""
+        if held.dropped:
+            raise ended_fault(held.branch, self._bqual)
+
+    # -- ending a piece of work ------------------------------------------------------------------------------------
+
+    async def _settle(self, held: Held[ConnectionT], opened: OpenBranch[ConnectionT]) -> None:
+        """The coordinator knows of the branch, and the resource finds it sound: both at the same time."""
+        self._check(held)
+        enlisted = [asyncio.shield(held.enlisted)] if held.enlisted is not None else []
+        for found in await asyncio.gather(opened.settle(), *enlisted, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+        self._check(held)
+
+    async def _on_work_failed(self, held: Held[ConnectionT], problem: BaseException) -> HandfastFault | None:
+        """Roll the branch back at once. Returns what to raise instead of the problem; None to raise it as it is."""
+        branch = held.branch
+        if branch.state is not State.ACTIVE:
+            # It was rolled back under the work; the error that the work met is only the echo of that.
+            echo = isinstance(problem, Exception) and not isinstance(problem, HandfastFault)
+            return ended_fault(branch, self._bqual) if echo else None
+        fault = work_fault(problem, held.xid)
+        log.info("%s of %s: rolled back: %s", self._bqual, branch.gtrid, fault.message)
+        self._branches.on_work_failed(branch, cause_of(fault), self._clock.monotonic_s())
+        self._let_go(held)
+        if held.opened is not None:
+            await asyncio.shield(self._tasks.start(held.opened.rollback()))
+        if held.enlisted is not None and isinstance(problem, Exception):
+            await asyncio.wait({held.enlisted})  # so that a client which commits all the same will hear our NO
+        return None
+
+    async def _operate(
+        self, held: Held[ConnectionT], operations: Sequence[OperationCall]
+    ) -> tuple[OpenBranch[ConnectionT], tuple[bytes, ...]]:
+        """Begin the branch if need be, and do the operations in order.
+
+        Raises:
+            HandfastFault: one failed, and the branch is rolled back.
+        """
+        opened = await self._open(held)
+        results, name = [], ""
+        held.owner = asyncio.current_task()
+        try:
+            with within(TransactionContext(held.xid.gtrid, held.branch.deadline_s)):
+                for operation in operations:
+                    name = operation.name
+                    work = self._operations.find(name, held.xid.resource)
+                    results.append(await work(opened.connection, operation.payload) or b"")
+        except Exception as problem:
+            if not held.dropped:
+                await opened.rollback()
+            known = self._manager.fault_of(problem, held.xid, held.xid.resource)
+            raise operation_fault(problem, known, held.xid, held.xid.resource, name) from problem
+        finally:
+            held.owner = None
+        return opened, tuple(results)
+
+    # -- letting go ------------------------------------------------------------------------------------------------
+
+    def _let_go(self, held: Held[ConnectionT]) -> None:
+        held.dropped = True
+        self._held.pop(held.xid.gtrid, None)
+        if held.timer is not None:
+            held.timer.cancel()
+
+    def _on_deadline(self, held: Held[ConnectionT]) -> None:
+        branch = held.branch
+        if held.dropped or branch.state not in {State.ACTIVE, State.PREPARING}:
+            return
+        active = branch.state is State.ACTIVE
+        self._branches.on_deadline(branch, self._clock.monotonic_s())
+        reason = "its deadline passed"
+        self._tasks.start(self.drop(branch.gtrid, reason) if active else self.interrupt(branch.gtrid, reason))

@@ -1,0 +1,54 @@
+"""A real Postgres for the participant SDK."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from chaos.stack import PostgresCluster, Stack
+from participant.postgres import PostgresResource
+from participant.testing import FakeCoordinator
+from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database
+
+SLOTS = 128
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with Stack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def cluster(stack: Stack) -> PostgresCluster:
+    return stack.start(PostgresCluster("participant", stack.path, max_prepared_transactions=SLOTS, fsync=False))
+
+
+@pytest.fixture(scope="session")
+def shared_database(cluster: PostgresCluster) -> Database:
+    cluster.create_database("accounts")
+    return Database(cluster, "accounts")
+
+
+@pytest.fixture
+def database(shared_database: Database) -> Iterator[Database]:
+    """The database with two accounts, nothing prepared, and nobody else connected."""
+    shared_database.execute("DROP TABLE IF EXISTS account")
+    shared_database.execute("CREATE TABLE account (id int PRIMARY KEY, value int NOT NULL CHECK (value >= 0))")
+    shared_database.execute("INSERT INTO account SELECT n, 100 FROM generate_series(1, 100) n")
+    yield shared_database
+    shared_database.end_sessions()
+    shared_database.end_prepared()
+
+
+@pytest.fixture
+async def resource(database: Database) -> AsyncIterator[PostgresResource]:
+    resource = PostgresResource(database.dsn, OPTIONS)
+    await resource.open(BQUAL)
+    yield resource
+    await resource.close()
+
+
+@pytest.fixture
+async def coordinator() -> AsyncIterator[FakeCoordinator]:
+    async with FakeCoordinator() as coordinator:
+        yield coordinator
