@@ -59,6 +59,7 @@ ANSWER_GRACE_S = 1.0
 
 CLEANUPS_PER_RETENTION = 24
 CLEANUP_INTERVAL_S_MAX = 3600.0
+SWEEPS_BEFORE_CLEANUP = 3
 
 SERVICES = (
     coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"].full_name,
@@ -211,10 +212,14 @@ class CoordinatorServer:
     # -- retention -------------------------------------------------------------------------------------------------
 
     async def _clean_up_for_ever(self) -> None:
-        retention_s = self.config.retention_h * 3600
+        interval_s = min(CLEANUP_INTERVAL_S_MAX, self.config.retention_h * 3600 / CLEANUPS_PER_RETENTION)
+        # Cleaning up raises the horizon, before which nothing is presumed aborted any more. After an outage longer
+        # than the retention the orphans of that time must be swept first, or they stay for a person to resolve.
+        wait_s = min(interval_s, SWEEPS_BEFORE_CLEANUP * self.config.sweep_interval_s)
         while True:
+            await self._clock.sleep(wait_s)
             self.clean_up()
-            await self._clock.sleep(min(CLEANUP_INTERVAL_S_MAX, retention_s / CLEANUPS_PER_RETENTION))
+            wait_s = interval_s
 
     def clean_up(self) -> None:
         """Drop the transactions that ended longer ago than the retention."""

@@ -34,7 +34,7 @@ class Edge:
         settings: settings of CoordinatorConfig that differ from the defaults.
     """
 
-    def __init__(self, log: LogStore | None = None, **settings: Any) -> None:
+    def __init__(self, log: LogStore | None = None, /, **settings: Any) -> None:
         self.broken: list[LogBroken] = []
         entropy = SeededEntropy(1)
         self.log = log or MemoryLog(make_coordinator_id=entropy.coordinator_id, on_broken=self.broken.append)
@@ -84,8 +84,13 @@ class Edge:
 
 
 @asynccontextmanager
-async def serving(*participants: Scripted, log: LogStore | None = None, **settings: Any) -> AsyncIterator[Edge]:
-    """Serve a coordinator that knows these participants, for as long as the block lasts."""
+async def serving(
+    *participants: Scripted, log: LogStore | None = None, sweeps: bool = False, **settings: Any
+) -> AsyncIterator[Edge]:
+    """Serve a coordinator that knows these participants, for as long as the block lasts.
+
+    Without ``sweeps`` nobody ends what a test prepares behind the coordinator's back.
+    """
     async with AsyncExitStack() as stack:
         for one in participants:
             await one.start()
@@ -95,6 +100,8 @@ async def serving(*participants: Scripted, log: LogStore | None = None, **settin
         stack.push_async_callback(edge.server.stop)
         stack.push_async_callback(edge.channel.close, None)
         await edge.register(*participants)
+        if not sweeps:
+            await edge.server.recovery.close()
         yield edge
 
 
