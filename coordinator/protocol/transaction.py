@@ -44,6 +44,7 @@ from coordinator.protocol.effects import (
     SendRollback,
 )
 from coordinator.protocol.invariants import InvariantViolated, broken_rule
+from coordinator.protocol.outcomes import measured, summed_up
 from coordinator.protocol.states import BranchState, Cause, Decision, Outcome, TransactionState, Vote
 from coordinator.protocol.table import TRANSITIONS
 
@@ -235,6 +236,7 @@ class GlobalTransaction:
 
     def _send_prepare(self, branch: Branch) -> SendPrepare:
         branch.state = BranchState.PREPARING
+        branch.last_error = ""
         branch.vote_awaited = True
         branch.attempts = 1
         return SendPrepare(branch.bqual)
@@ -252,12 +254,12 @@ class GlobalTransaction:
 
     def _take_late_vote(self, branch: Branch, event: e.VoteReceived) -> Effects:
         """A vote that arrives when the abort is decided. YES means: prepared, perhaps after our Rollback passed it."""
-        was_ended = branch.ended
         if event.vote is Vote.YES:
+            # Even when the first Rollback is still unanswered: its answer may be older than this YES, and overtaken.
             self._take_vote(branch, event)
             branch.outcome = None
-            return Effects(send=(self._send_rollback(branch),)) if was_ended else NOTHING
-        if not was_ended:
+            return Effects(send=(self._send_rollback(branch),))
+        if not branch.ended:
             self._take_vote(branch, event)
         return self._end_when_done()
 
@@ -357,18 +359,18 @@ class GlobalTransaction:
         branch = self.branches[event.bqual]
         if branch.ended:
             return NOTHING
-        branch.end(*self._judge(branch, event))
+        outcome = measured(self._decided, event.outcome)
+        if outcome in (Outcome.COMMITTED, Outcome.ABORTED):
+            branch.end(outcome)
+        else:
+            branch.end(outcome, event.evidence or self._by_whom(branch))
         return self._end_when_done()
 
-    def _judge(self, branch: Branch, event: e.BranchEnded) -> tuple[Outcome, str]:
-        """Name a branch's end by the decision it should have obeyed."""
-        if event.outcome is Outcome.ABORTED and self.decision is Decision.COMMIT:
-            return Outcome.HEURISTIC_ROLLBACK, event.evidence or self._by_operator(branch)
-        if event.outcome is Outcome.COMMITTED and self.decision is Decision.ABORT:
-            return Outcome.HEURISTIC_COMMIT, event.evidence or self._by_operator(branch)
-        return event.outcome, event.evidence
+    @property
+    def _decided(self) -> Decision:
+        return Decision.COMMIT if self.decision is Decision.COMMIT else Decision.ABORT
 
-    def _by_operator(self, branch: Branch) -> str:
+    def _by_whom(self, branch: Branch) -> str:
         if branch.override is None:
             return "its participant said so"
         return f"{self.heuristic_operator} resolved it so, against the decision"
@@ -399,7 +401,8 @@ class GlobalTransaction:
         for branch in self.branches.values():
             # A branch that never voted YES is not prepared: there is nothing that could be committed by hand.
             if not branch.ended and branch.vote is Vote.YES:
-                branch.override = event.decision
+                # An operator who thinks better of it returns to the decision.
+                branch.override = None if event.decision is self.decision else event.decision
                 sends.append(self._send_decision(branch))
         return Effects(send=tuple(sends))
 
@@ -426,29 +429,14 @@ class GlobalTransaction:
     def _end_when_done(self) -> Effects:
         if not all(branch.ended for branch in self.branches.values()):
             return NOTHING
-        if self.decision is Decision.ABORT:
-            if any(branch.vote_awaited for branch in self.branches.values()):
-                return NOTHING
-            self.state = S.ABORTED
-            self.outcome = self._overall(Outcome.ABORTED)
-            return (
-                NOTHING if self.outcome is Outcome.ABORTED else Effects(end=EndRecord(self.outcome, self._evidence()))
-            )
-        self.state = S.COMMITTED
-        self.outcome = self._overall(Outcome.COMMITTED)
+        if self.decision is Decision.ABORT and any(branch.vote_awaited for branch in self.branches.values()):
+            return NOTHING
+        ends = [branch.outcome for branch in self.branches.values() if branch.vote is not Vote.READ_ONLY]
+        self.outcome = summed_up(self._decided, ends)
+        self.state = S.COMMITTED if self.decision is Decision.COMMIT else S.ABORTED
+        if self.outcome is Outcome.ABORTED:
+            return NOTHING
         return Effects(end=EndRecord(self.outcome, self._evidence()))
-
-    def _overall(self, intended: Outcome) -> Outcome:
-        """Sum up the branches (X/Open XA's heuristic results)."""
-        ends = {branch.outcome for branch in self.branches.values() if branch.vote is not Vote.READ_ONLY}
-        ends.discard(intended)
-        if not ends:
-            return intended
-        if len(ends) == 1 and all(branch.outcome in ends for branch in self.branches.values()):
-            return next(outcome for outcome in ends if outcome is not None)
-        if ends == {Outcome.HEURISTIC_HAZARD}:
-            return Outcome.HEURISTIC_HAZARD
-        return Outcome.HEURISTIC_MIXED
 
     def _evidence(self) -> str:
         return "; ".join(f"{branch.bqual}: {branch.evidence}" for branch in self.branches.values() if branch.evidence)
