@@ -182,29 +182,34 @@ class TransactionManager:
 
     # -- by gtrid, from any process ------------------------------------------------------------------------------------
 
-    async def outcome(self, gtrid: str) -> OutcomeReport:
+    async def outcome(self, gtrid: str, *, branches: int = 0) -> OutcomeReport:
         """Ask what became of a transaction.
 
         Args:
             gtrid: which.
+            branches: how many branches it is known to have, as ``OutcomeUnknown.branches`` says; 0 when that is not
+                known. When the coordinator has restarted meanwhile, only two or more make it certain that a transaction
+                without a commit record was aborted; otherwise the answer may be UNKNOWN.
 
         Raises:
             CoordinatorUnavailable: it was not reached.
             Refused: the coordinator said no, for example because the gtrid is malformed.
         """
         try:
-            answer = await self._settler().ask(wire.InquireRequest(gtrid=gtrid), self._outcome_wait_s)
+            inquiry = wire.InquireRequest(gtrid=gtrid, branches=branches)
+            answer = await self._settler().ask(inquiry, self._outcome_wait_s)
         except CallFailed as failure:
             raise no_answer(failure, gtrid) from failure
         if not isinstance(answer, wire.InquireResponse):
             raise TypeError(f"the coordinator answered Inquire with a {type(answer).__name__}")
         return report_of(answer)
 
-    async def commit(self, gtrid: str, *, wait: Wait | None = None) -> OutcomeReport:
+    async def commit(self, gtrid: str, *, branches: int = 0, wait: Wait | None = None) -> OutcomeReport:
         """Repeat a commit whose answer was lost; gives the first answer again.
 
         Args:
             gtrid: the transaction.
+            branches: as in ``outcome``.
             wait: when to answer; None takes what ``connect`` was told.
 
         Raises:
@@ -214,7 +219,8 @@ class TransactionManager:
             Refused: the gtrid is malformed.
         """
         chosen = self._wait if wait is None else _WAITS[wait]
-        verdict = await self._settler().commit(gtrid, chosen, self._clock.monotonic_s(), repeat=True)
+        now_s = self._clock.monotonic_s()
+        verdict = await self._settler().commit(gtrid, chosen, now_s, branches=branches, repeat=True)
         raise_unless_committed(verdict)
         return _report(verdict, Standing.COMMIT)
 

@@ -10,6 +10,11 @@ The time is relative, as in gRPC's own ``grpc-timeout``, because two machines' c
 into a deadline by its own clock, and back into what is left when it calls on; time in flight is given away, so that a
 callee may think that it has a little more time than it has, and the coordinator's own deadline is the one that binds.
 
+Back comes, in the trailing metadata of the answer, ``handfast-branches``: the branches that joined in that call, and in
+the calls it made. So the application learns how many branches its transaction has. It tells the coordinator so, because
+after a restart only that makes the absence of a commit record a proof of abort: a transaction of one branch commits
+without one. A branch that nobody told of makes the count too small, which costs an answer; it is never too large.
+
 This module imports the standard library and handfast.catalog, .clock and .xid only.
 """
 
@@ -19,7 +24,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from handfast import clock
 from handfast.catalog import HandfastFault
@@ -27,6 +32,7 @@ from handfast.xid import is_gtrid
 
 GTRID_KEY = "handfast-gtrid"
 TIMEOUT_KEY = "handfast-timeout-ms"
+BRANCHES_KEY = "handfast-branches"
 TIMEOUT_MS_MAX = 2**32 - 1
 """What a uint32 holds; some fifty days."""
 
@@ -41,10 +47,12 @@ class TransactionContext:
         gtrid: its id.
         deadline_monotonic_s: when it must be decided, on this process's monotonic clock; ``math.inf`` when its maker
             left that to the coordinator.
+        branches: the branches that are known here to have joined, by bqual; grows.
     """
 
     gtrid: str
     deadline_monotonic_s: float
+    branches: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def time_left_s(self, *, now_s: float | None = None) -> float:
         """Seconds to the deadline; below 0 when it has passed, ``math.inf`` when there is none."""
@@ -116,6 +124,18 @@ def from_metadata(metadata: MetadataPairs | None, *, now_s: float | None = None)
     if timeout_ms == 0:
         return TransactionContext(gtrid, math.inf)
     return TransactionContext(gtrid, (clock.monotonic_s() if now_s is None else now_s) + timeout_ms / 1000)
+
+
+def joined_to_metadata(context: TransactionContext) -> tuple[tuple[str, str], ...]:
+    """What an answer carries back: the branches that joined; nothing when none did."""
+    return ((BRANCHES_KEY, ",".join(sorted(context.branches))),) if context.branches else ()
+
+
+def learn_joined(context: TransactionContext, metadata: MetadataPairs | None) -> None:
+    """Take note of the branches that an answer's trailing metadata names."""
+    for key, value in metadata or ():
+        if key == BRANCHES_KEY:
+            context.branches.update(_text(value).split(","))
 
 
 def _text(value: str | bytes) -> str:

@@ -97,15 +97,18 @@ class OutcomeUnknown(TransactionError):
     Args:
         gtrid: the transaction.
         problem: why it is not known.
+        branches: how many branches it is known to have; pass this on when asking. 0 when that is not known.
     """
 
-    def __init__(self, gtrid: str, problem: str) -> None:
+    def __init__(self, gtrid: str, problem: str, branches: int = 0) -> None:
+        how_many = f", branches={branches}" if branches else ""
         super().__init__(
             gtrid,
             f"The outcome of transaction {gtrid} is not known: {_sentence(problem)} It may have committed. "
-            f'Ask for it with `await tm.outcome("{gtrid}")` before doing the work again.',
+            f'Ask for it with `await tm.outcome("{gtrid}"{how_many})` before doing the work again.',
         )
         self.problem = problem
+        self.branches = branches
 
 
 class HeuristicOutcome(TransactionError):
@@ -188,7 +191,9 @@ def refused(failure: CallFailed, gtrid: str = "") -> Refused:
 
 def aborted(verdict: Verdict) -> TransactionAborted:
     """The error for an abort: names the branch that is its cause, and what to do."""
-    guilty = next((branch for branch in verdict.branches if branch.reason_code or branch.reason), None)
+    said_why = [branch for branch in verdict.branches if branch.reason_code or branch.reason]
+    # A branch that the abort itself overtook says no as well, and is not its cause.
+    guilty = min(said_why, key=lambda branch: branch.reason_code == "ROLLED_BACK_FIRST", default=None)
     reason_code = guilty.reason_code if guilty else ""
     late = verdict.cause is AbortCause.DEADLINE or reason_code == "DEADLINE_PASSED"
     return (DeadlineExceeded if late else TransactionAborted)(

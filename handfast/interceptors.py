@@ -4,11 +4,13 @@
 
 Inside ``async with tm.transaction()`` each call made over such a channel gets the transaction in its metadata, and a
 timeout no longer than the time left to the transaction. Outside, calls pass untouched. Metadata that the application
-gave itself stays; a transaction that it named there itself wins over the ambient one.
+gave itself stays; a transaction that it named there itself wins over the ambient one. From an answer that is no stream
+the transaction learns which branches have joined it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +58,23 @@ def _timeout_s(given_s: float | None, transaction: context.TransactionContext) -
     return None if math.isinf(nearer_s) else nearer_s
 
 
+async def _learn_joined(call: Any) -> Any:
+    """Wait for the answer, and learn from it which branches joined the ambient transaction. Returns the call."""
+    transaction = context.current()
+    if transaction is not None:
+        try:
+            context.learn_joined(transaction, await call.trailing_metadata())
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+    return call
+
+
 class _UnaryUnary(_UnaryUnaryBase):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(carry(client_call_details), request)
+        carried = carry(client_call_details)
+        call = await continuation(carried, request)
+        return call if carried is client_call_details else await _learn_joined(call)
 
 
 class _UnaryStream(_UnaryStreamBase):
@@ -68,7 +84,9 @@ class _UnaryStream(_UnaryStreamBase):
 
 class _StreamUnary(_StreamUnaryBase):
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(carry(client_call_details), request_iterator)
+        carried = carry(client_call_details)
+        call = await continuation(carried, request_iterator)
+        return call if carried is client_call_details else await _learn_joined(call)
 
 
 class _StreamStream(_StreamStreamBase):

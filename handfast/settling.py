@@ -88,7 +88,7 @@ class Settler:
         self._outcome_wait_s = outcome_wait_s
 
     async def commit(
-        self, gtrid: str, wait: wire.Wait.ValueType, deadline_s: float, *, repeat: bool = False
+        self, gtrid: str, wait: wire.Wait.ValueType, deadline_s: float, *, branches: int = 0, repeat: bool = False
     ) -> Verdict:
         """Ask for the commit until it is answered.
 
@@ -96,6 +96,7 @@ class Settler:
             gtrid: the transaction.
             wait: when the coordinator answers.
             deadline_s: the transaction's deadline on the clock; a repeat after it is asked as if it were now.
+            branches: how many branches the transaction is known to have; 0 when that is not known.
             repeat: the commit was asked for before, by this call's maker or somebody else.
 
         Raises:
@@ -103,10 +104,11 @@ class Settler:
             Refused: the coordinator said no.
             OutcomeUnknown: nobody here can tell.
         """
-        request = wire.CommitRequest(gtrid=gtrid, wait=wait)
+        request = wire.CommitRequest(gtrid=gtrid, wait=wait, branches=branches)
         if repeat:
             deadline_s = max(deadline_s, self._clock.monotonic_s())
-        asked = _Asked(gtrid, request, again=request, send_until_s=deadline_s, maybe_executed=repeat)
+        inquiry = wire.InquireRequest(gtrid=gtrid, branches=branches)
+        asked = _Asked(request, inquiry, again=request, send_until_s=deadline_s, maybe_executed=repeat)
         return await self._settle(asked, deadline_s + self._outcome_wait_s)
 
     async def execute(self, request: wire.ExecuteRequest, deadline_s: float) -> Verdict:
@@ -121,11 +123,12 @@ class Settler:
             Refused: the coordinator said no to the only request it was sent; nothing was done.
             OutcomeUnknown: nobody here can tell.
         """
-        again = wire.InquireRequest(gtrid=request.gtrid)
-        asked = _Asked(request.gtrid, request, again=again, send_until_s=-math.inf, maybe_executed=False)
+        branches = len({operation.resource for operation in request.operations})
+        inquiry = wire.InquireRequest(gtrid=request.gtrid, branches=branches)
+        asked = _Asked(request, inquiry, again=inquiry, send_until_s=-math.inf, maybe_executed=False)
         return await self._settle(asked, deadline_s + self._outcome_wait_s)
 
-    async def rollback(self, gtrid: str, reason: str, timeout_s: float) -> Verdict:
+    async def rollback(self, gtrid: str, reason: str, timeout_s: float, *, branches: int = 0) -> Verdict:
         """Ask for the rollback.
 
         Args:
@@ -133,13 +136,15 @@ class Settler:
             reason: why, for the reports; cut to 1,024 characters.
             timeout_s: how long to wait for the answer. An unanswered rollback needs no more asking: what nobody
                 commits rolls back at its deadline.
+            branches: as in ``commit``.
 
         Raises:
             CoordinatorUnavailable: there was no answer.
             Refused: the coordinator said no; AlreadyDecided when it is committed.
         """
         try:
-            answer = await self.ask(wire.RollbackRequest(gtrid=gtrid, reason=reason[:REASON_CHARACTERS_MAX]), timeout_s)
+            request = wire.RollbackRequest(gtrid=gtrid, reason=reason[:REASON_CHARACTERS_MAX], branches=branches)
+            answer = await self.ask(request, timeout_s)
         except CallFailed as failure:
             raise no_answer(failure, gtrid, _NOT_ROLLED_BACK.format(gtrid=gtrid)) from failure
         if not isinstance(answer, wire.RollbackResponse):
@@ -191,7 +196,7 @@ class Settler:
                     return found
                 retry_after_s = found
             if last:
-                raise OutcomeUnknown(asked.gtrid, asked.problem)
+                raise asked.unknown(asked.problem)
             # Not past the end: the last question is asked there.
             delay_s = max(retry_after_s, next(delays))
             await self._clock.sleep(max(min(delay_s, give_up_s - self._clock.monotonic_s()), 0.0))
@@ -201,17 +206,24 @@ class _Asked:
     """What was asked so far about one transaction, and what follows from each answer.
 
     Args:
-        gtrid: the transaction.
         request: the first request.
+        inquiry: what asks for the outcome and nothing else.
         again: what to ask when its answer is lost.
         send_until_s: until when to repeat a request that certainly was not executed.
         maybe_executed: whether the request may have been executed before.
     """
 
     def __init__(
-        self, gtrid: str, request: Message, *, again: Message, send_until_s: float, maybe_executed: bool
+        self,
+        request: Message,
+        inquiry: wire.InquireRequest,
+        *,
+        again: Message,
+        send_until_s: float,
+        maybe_executed: bool,
     ) -> None:
-        self.gtrid = gtrid
+        self.gtrid = inquiry.gtrid
+        self._inquiry = inquiry
         self.problem = "the coordinator has not decided"
         self._next = request
         self._again = again
@@ -220,7 +232,11 @@ class _Asked:
 
     def question(self, *, last: bool) -> Message:
         """What to ask now. The last question is an Inquire, which is answered at once."""
-        return wire.InquireRequest(gtrid=self.gtrid) if last else self._next
+        return self._inquiry if last else self._next
+
+    def unknown(self, problem: str) -> OutcomeUnknown:
+        """The error for an outcome that nobody here can tell."""
+        return OutcomeUnknown(self.gtrid, problem, self._inquiry.branches)
 
     def on_failure(self, failure: CallFailed, now_s: float) -> None:
         """Take note, and choose the next question.
@@ -236,7 +252,7 @@ class _Asked:
             return
         if failure.code == "ALREADY_DECIDED" and isinstance(self._next, wire.CommitRequest):
             # Decided abort, then, and Inquire tells why.
-            self._next = wire.InquireRequest(gtrid=self.gtrid)
+            self._next = self._inquiry
             return
         if failure.answered and failure.grpc_status not in _INDEFINITE:
             raise self._no(failure) from failure
@@ -256,20 +272,20 @@ class _Asked:
                 return verdict
             self.problem = answer.reason or "the answer of the only branch was lost"
             self._maybe_executed = True
-            self._next = wire.InquireRequest(gtrid=self.gtrid)
+            self._next = self._inquiry
             return 0.0
         if not isinstance(answer, wire.InquireResponse):
             raise TypeError(f"the coordinator answered with a {type(answer).__name__}")
         report = report_of(answer)
         if report.standing is Standing.UNKNOWN:
-            raise OutcomeUnknown(self.gtrid, report.reason or "the coordinator's log no longer reaches back to it")
+            raise self.unknown(report.reason or "the coordinator's log no longer reaches back to it")
         self._maybe_executed = True
         verdict = _verdict_of_report(report)
         return report.retry_after_s if verdict is None else verdict
 
     def _no(self, failure: CallFailed) -> HandfastError:
         if self._maybe_executed and failure.grpc_status != _INVALID:
-            return OutcomeUnknown(self.gtrid, failure.message)
+            return self.unknown(failure.message)
         return refused(failure, self.gtrid)
 
 

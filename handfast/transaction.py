@@ -124,7 +124,9 @@ class Transaction:
                 # Asked before and not answered: whatever is said now is said to a repeat.
                 repeat, self._commit_asked = self._commit_asked, True
                 deadline_s = self.context.deadline_monotonic_s
-                self._verdict = await self._settler.commit(self.gtrid, self._wait, deadline_s, repeat=repeat)
+                self._verdict = await self._settler.commit(
+                    self.gtrid, self._wait, deadline_s, branches=len(self.context.branches), repeat=repeat
+                )
         raise_unless_committed(self._verdict)
 
     async def rollback(self, reason: str = "") -> None:
@@ -142,7 +144,9 @@ class Transaction:
         """
         async with self._ending:
             if self._verdict is None:
-                self._verdict = await self._settler.rollback(self.gtrid, reason, self._outcome_wait_s)
+                self._verdict = await self._settler.rollback(
+                    self.gtrid, reason, self._outcome_wait_s, branches=len(self.context.branches)
+                )
         if self._verdict.outcome is Outcome.COMMITTED:
             fault = HandfastFault("ALREADY_DECIDED", gtrid=self.gtrid, wish="roll back", state="COMMITTED")
             raise AlreadyDecided(fault.code, fault.message, fault.mend, gtrid=self.gtrid)
@@ -154,7 +158,9 @@ class Transaction:
         try:
             async with self._ending:
                 reason = f"{type(problem).__name__}: {problem}"
-                self._verdict = await self._settler.rollback(self.gtrid, reason, LEAVING_WAIT_S)
+                self._verdict = await self._settler.rollback(
+                    self.gtrid, reason, LEAVING_WAIT_S, branches=len(self.context.branches)
+                )
         except HandfastError as failure:
             log.warning("transaction %s could not be rolled back at once: %s", self.gtrid, failure)
             problem.add_note(f"handfast: {failure}")

@@ -18,7 +18,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
-from handfast.context import from_metadata, within
+from handfast.context import from_metadata, joined_to_metadata, within
 from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, serve_frames
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
@@ -233,10 +233,14 @@ def _joined(handler: Any, metadata: Any) -> Any:
 def _joined_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], metadata: Any) -> Any:
     async def joined(request: Any, context: Context) -> Any:
         try:
-            with within(from_metadata(metadata)):
-                return await behaviour(request, context)
+            transaction = from_metadata(metadata)
+            with within(transaction):
+                response = await behaviour(request, context)
         except HandfastFault as fault:
             await abort(context, fault)
+        if transaction is not None and transaction.branches:
+            context.set_trailing_metadata((*context.trailing_metadata(), *joined_to_metadata(transaction)))
+        return response
 
     return joined
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from handfast.catalog import HandfastFault
-from handfast.context import TransactionContext, within
+from handfast.context import TransactionContext, current, within
 from handfast.xid import Gtrid, Xid
 from participant.clock import Clock, Timer
 from participant.config import ParticipantOptions
@@ -136,6 +136,7 @@ class WorkFloor(Generic[ConnectionT]):
                 opened = await self._open(held)
                 yield opened.connection
                 await self._settle(held, opened)
+                self._tell_joined()
             except BaseException as problem:
                 fault = await self._on_work_failed(held, problem)
                 if fault is None:
@@ -143,6 +144,12 @@ class WorkFloor(Generic[ConnectionT]):
                 raise fault from problem
             finally:
                 held.owner = None
+
+    def _tell_joined(self) -> None:
+        """Let the answer say that this branch has joined; only once it is enlisted, for it must never count in vain."""
+        transaction = current()
+        if transaction is not None:
+            transaction.branches.add(self._bqual)
 
     # -- what the coordinator's messages need ----------------------------------------------------------------------
 

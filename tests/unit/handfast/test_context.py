@@ -80,3 +80,16 @@ async def test_a_task_takes_along_what_was_ambient_where_it_started() -> None:
     with context.within(TransactionContext(GTRID, 1)):
         task = asyncio.create_task(look())
     assert await task == TransactionContext(GTRID, 1)
+
+
+def test_an_answer_tells_which_branches_joined() -> None:
+    served, asked = TransactionContext(GTRID, 1), TransactionContext(GTRID, 1)
+    served.branches.update({"ledger.b1", "accounts.a1"})
+    context.learn_joined(asked, [("other", "x"), *context.joined_to_metadata(served)])
+    assert asked.branches == {"accounts.a1", "ledger.b1"}
+
+
+def test_an_answer_from_where_nothing_joined_tells_of_no_branch() -> None:
+    asked = TransactionContext(GTRID, 1)
+    context.learn_joined(asked, context.joined_to_metadata(TransactionContext(GTRID, 1)))
+    assert asked.branches == set()

@@ -23,6 +23,7 @@ class Service:
     def __init__(self) -> None:
         self.metadata: dict[str, str | bytes] = {}
         self.time_left_s: float | None = None
+        self.joined = ""
 
     def handlers(self) -> dict[str, Any]:
         """The methods, each named for its kind."""
@@ -34,6 +35,8 @@ class Service:
     def _note(self, call: Any) -> None:
         self.metadata = dict(call.invocation_metadata())
         self.time_left_s = call.time_remaining()
+        if self.joined:
+            call.set_trailing_metadata((("handfast-branches", self.joined),))
 
     async def _one(self, request: Any, call: Any) -> bytes:
         self._note(call)
@@ -127,3 +130,23 @@ async def test_a_transaction_without_a_deadline_sets_no_timeout() -> None:
         with context.within(TransactionContext(GTRID, float("inf"))):
             await call(channel, "unary_unary")
         assert service.time_left_s is None or service.time_left_s > 1e6
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])
+async def test_a_transaction_learns_from_answers_which_branches_joined_it(kind: str) -> None:
+    transaction = ending_in(60)
+    async with served() as (service, channel):
+        with context.within(transaction):
+            for joined in ("accounts.a1", "", "ledger.b1,accounts.a1"):
+                service.joined = joined
+                await call(channel, kind)
+    assert transaction.branches == {"accounts.a1", "ledger.b1"}
+
+
+async def test_what_an_answer_tells_of_another_transaction_is_not_learned() -> None:
+    transaction = ending_in(60)
+    async with served() as (service, channel):
+        service.joined = "accounts.a1"
+        with context.within(transaction):
+            await call(channel, "unary_unary", metadata=(("handfast-gtrid", GTRID + "x"),))
+    assert transaction.branches == set()

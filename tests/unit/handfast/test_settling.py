@@ -366,3 +366,41 @@ async def test_a_transaction_whose_outcome_was_unknown_can_be_asked_to_commit_ag
             await txn.commit()
         await txn.commit()
         assert txn.outcome is handfast.Outcome.COMMITTED
+
+
+# -- how many branches -------------------------------------------------------------------------------------------------
+
+
+async def test_every_question_about_a_transaction_says_how_many_branches_are_known_to_have_joined() -> None:
+    async with connected(clock=SteppedClock()) as (coordinator, tm):
+        coordinator.will_answer(wire.CommitRequest, coordinator.lose, NOT_KNOWN_YET)
+        async with tm.transaction() as txn:
+            txn.context.branches.update({"accounts.a1", "ledger.b1"})
+        assert kinds(coordinator.asked()) == [wire.CommitRequest, wire.CommitRequest, wire.InquireRequest]
+        assert [request.branches for request in coordinator.asked()] == [2, 2, 2]
+
+
+async def test_a_rollback_says_how_many_branches_are_known_to_have_joined() -> None:
+    async with connected() as (coordinator, tm):
+        async with tm.transaction() as txn:
+            txn.context.branches.update({"accounts.a1", "ledger.b1"})
+            await txn.rollback()
+        assert [request.branches for request in coordinator.asked(wire.RollbackRequest)] == [2]
+
+
+async def test_a_one_shot_transaction_has_as_many_branches_as_it_names_resources() -> None:
+    async with connected(clock=SteppedClock()) as (coordinator, tm):
+        coordinator.will_answer(wire.ExecuteRequest, coordinator.lose)
+        await tm.execute([*WORK, ("accounts", "deposit", b"1")])
+        assert [request.branches for request in coordinator.asked(wire.InquireRequest)] == [2]
+
+
+async def test_an_unknown_outcome_tells_with_how_many_branches_to_ask() -> None:
+    async with connected(clock=SteppedClock()) as (coordinator, tm):
+        coordinator.will_answer(wire.CommitRequest, *[INTERNAL] * 1000)
+        coordinator.will_answer(wire.InquireRequest, UNDECIDED)
+        with pytest.raises(handfast.OutcomeUnknown, match="branches=2") as unknown:
+            async with tm.transaction(timeout=1) as txn:
+                txn.context.branches.update({"accounts.a1", "ledger.b1"})
+        await tm.outcome(txn.gtrid, branches=unknown.value.branches)
+        assert coordinator.asked(wire.InquireRequest)[-1].branches == 2

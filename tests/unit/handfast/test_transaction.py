@@ -50,6 +50,17 @@ async def test_an_abort_says_which_branch_said_no_and_why_and_what_to_do(framed:
         assert txn.outcome is handfast.Outcome.ABORTED
 
 
+async def test_a_branch_that_the_abort_overtook_is_not_named_as_its_cause() -> None:
+    async with connected() as (coordinator, tm):
+        answer = said_no("ledger.b1", "OPERATION_FAILED", "there is no account 7")
+        answer.branches.insert(0, said_no("accounts.a1", "ROLLED_BACK_FIRST", "was rolled back before").branches[0])
+        coordinator.will_answer(wire.CommitRequest, answer)
+        with pytest.raises(handfast.TransactionAborted) as aborted:
+            async with tm.transaction():
+                pass
+    assert (aborted.value.branch, aborted.value.reason) == ("ledger.b1", "there is no account 7")
+
+
 @pytest.mark.parametrize(
     ("answer", "mend"),
     [
