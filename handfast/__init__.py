@@ -15,6 +15,7 @@ What an application imports. A map of the package, from the outside in:
     catalog.py       every way in which Handfast says no (with catalog_entry.py and catalog_programs.py)
     xid.py           names of transactions and branches
     clock.py         time and chance
+    failpoints.py    planned crashes, for tests
     v1/              the wire's generated stubs
 
 Names are imported when they are first used, so that `import handfast.xid` does not load gRPC.

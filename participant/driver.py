@@ -21,6 +21,7 @@ from handfast.catalog import HandfastFault
 from handfast.xid import Gtrid, Xid
 from participant.clock import Clock
 from participant.config import ParticipantOptions
+from participant.failpoints import Failpoints
 from participant.faults import cause_of, refusal
 from participant.operations import Operations
 from participant.protocol import (
@@ -60,6 +61,7 @@ class Driver(Generic[ConnectionT]):
         options: limits and timeouts.
         clock: where time comes from.
         enlist: tells the coordinator of a branch.
+        failpoints: planned crashes, for tests.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class Driver(Generic[ConnectionT]):
         options: ParticipantOptions,
         clock: Clock,
         enlist: Enlist,
+        failpoints: Failpoints | None = None,
     ) -> None:
         self.bqual = bqual
         self.manager = manager
         self.branches = Branches(bqual, memory_count_max=options.memory_count_max, memory_age_s=options.memory_age_s)
         self._close_wait_s = options.close_wait_s
         self._clock = clock
+        self._failpoints = failpoints or Failpoints()
         self._tasks = Tasks()
         self.floor = WorkFloor(bqual, self.branches, manager, operations, options, clock, self._tasks, enlist)
         self._under_way: dict[str, asyncio.Task[Any]] = {}
@@ -243,6 +247,7 @@ class Driver(Generic[ConnectionT]):
             await asyncio.wait({task})
 
     async def _prepare(self, branch: Branch, operations: Sequence[OperationCall]) -> Voted:
+        self._failpoints.reach("before-prepare")
         try:
             made = await self.floor.end(branch, operations, lambda opened: opened.prepare())
         except AnswerLost as lost:
@@ -252,9 +257,11 @@ class Driver(Generic[ConnectionT]):
         now_s = self._clock.monotonic_s()
         if isinstance(made, ReadOnly):
             return self.branches.on_read_only(branch, now_s)
+        self._failpoints.reach("after-prepare")
         return self.branches.on_prepared(branch, made.proof, now_s)
 
     async def _commit_open(self, branch: Branch, operations: Sequence[OperationCall]) -> Ended:
+        self._failpoints.reach("before-commit")
         try:
             proof = await self.floor.end(branch, operations, lambda opened: opened.commit())
         except AnswerLost as lost:
@@ -262,6 +269,7 @@ class Driver(Generic[ConnectionT]):
         except HandfastFault as fault:
             self.branches.on_prepare_failed(branch, cause_of(fault), self._clock.monotonic_s())
             return one_phase_end(branch)
+        self._failpoints.reach("after-commit")
         return self.branches.on_committed_open(branch, proof, self._clock.monotonic_s())
 
     def _on_answer_lost(self, branch: Branch, lost: AnswerLost) -> HandfastFault:
@@ -323,8 +331,12 @@ class Driver(Generic[ConnectionT]):
         branch = self.branches.find(xid.gtrid) if xid.bqual == self.bqual else None
         known = proof or (branch.proof if branch is not None else "")
         commit = decision is Decision.COMMIT
+        if commit:
+            self._failpoints.reach("before-commit")
         finish = self.manager.commit_prepared if commit else self.manager.rollback_prepared
         end = await finish(xid, known)
+        if commit:
+            self._failpoints.reach("after-commit")
         if branch is not None:
             self.branches.on_ended(branch, end.fate, end.evidence, self._clock.monotonic_s())
         outcome = OUTCOMES[decision, end.fate]

@@ -19,6 +19,7 @@ from handfast.xid import MalformedName, check_instance, check_resource, make_bqu
 from participant.clock import Clock, SystemClock
 from participant.config import ParticipantOptions
 from participant.driver import Driver
+from participant.failpoints import Failpoints
 from participant.link import Link
 from participant.operations import Operations, Work
 from participant.postgres import PostgresResource
@@ -98,7 +99,15 @@ class Participant(Generic[ConnectionT]):
         self._manager: ResourceManager[ConnectionT] = cast("ResourceManager[ConnectionT]", manager)
         self._operations = Operations[ConnectionT]()
         self._link = Link(coordinator, credentials, self._registration, self._options, self._clock, self._on_registered)
-        self._driver = Driver(self.bqual, self._manager, self._operations, self._options, self._clock, self._enlist)
+        self._driver = Driver(
+            self.bqual,
+            self._manager,
+            self._operations,
+            self._options,
+            self._clock,
+            self._enlist,
+            Failpoints.from_environment(),
+        )
         self._recovery = Recovery(self.resource, self._driver, self._link.inquire, self._options, self._clock)
         self._servicers: list[ParticipantServicer] = []
         self._open = False
