@@ -12,13 +12,13 @@ _PLAIN = {DEADLINE_PASSED, ROLLED_BACK_FIRST, UNKNOWN}
 
 
 def cause_of(fault: HandfastFault) -> Cause:
-    """What a vote says of a fault."""
-    return Cause(fault.code, fault.message)
+    """What a vote says of a fault: what happened, and what to do."""
+    return Cause(fault.code, str(fault))
 
 
 def reason_of(cause: Cause, gtrid: str, bqual: str) -> str:
     """A cause in words."""
-    return cause.reason or HandfastFault(cause.code, gtrid=gtrid, bqual=bqual).message
+    return cause.reason or str(HandfastFault(cause.code, gtrid=gtrid, bqual=bqual))
 
 
 def work_fault(problem: BaseException, xid: Xid) -> HandfastFault:

@@ -30,8 +30,8 @@ from participant.recovery import Recovery
 from participant.tasks import Tasks
 
 if TYPE_CHECKING:
-    # The stubs give these classes type parameters that they don't have at run time.
-    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+    # The stubs disagree with the run time, and with each other, on these classes' type parameters.
+    Interceptor = object
     Context = grpc.aio.ServicerContext[Any, Any]
 else:
     Interceptor = grpc.aio.ServerInterceptor

@@ -1,0 +1,118 @@
+"""The driver over a resource in memory: lost answers, contrary decisions, and what the SDK's own test aids promise."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from handfast.catalog import HandfastFault
+from handfast.xid import Xid
+from participant.clock import SystemClock
+from participant.config import ParticipantOptions
+from participant.driver import Driver
+from participant.operations import Operations
+from participant.protocol import Outcome, Vote
+from participant.resource import AnswerLost
+from participant.testing import Changes, MemoryResource
+from participant.work import OperationCall
+
+OURS = "accounts.one"
+GTRID = "testcrd2-1-0-1"
+XID = Xid(GTRID, OURS)
+WRITE = (OperationCall("write", b"5"),)
+
+
+@pytest.fixture
+def resource() -> MemoryResource:
+    return MemoryResource()
+
+
+@pytest.fixture
+async def driver(resource: MemoryResource) -> AsyncIterator[Driver[Changes]]:
+    async def write(changes: Changes, payload: bytes) -> None:
+        changes["written"] = int(payload)
+
+    async def enlist(gtrid: str, deadline_s: float) -> None:
+        pass
+
+    operations = Operations[Changes]()
+    operations.add("write", write)
+    driver = Driver(OURS, resource, operations, ParticipantOptions(), SystemClock(), enlist)
+    yield driver
+    await driver.close()
+
+
+async def test_a_lost_prepare_is_an_error_first_and_the_truth_when_asked_again(
+    driver: Driver[Changes], resource: MemoryResource
+) -> None:
+    resource.failures["prepare"] = AnswerLost("memory:lost", "the connection broke")
+    with pytest.raises(HandfastFault) as unknown:
+        await driver.prepare(GTRID, OURS, 5.0, WRITE)
+    assert unknown.value.code == "ANSWER_LOST"
+    voted = await driver.prepare(GTRID, OURS, 5.0, WRITE)
+    assert (voted.vote, voted.results) == (Vote.YES, (b"",))
+
+
+async def test_a_lost_prepare_can_be_rolled_back_without_looking(
+    driver: Driver[Changes], resource: MemoryResource
+) -> None:
+    resource.failures["prepare"] = AnswerLost("memory:lost", "the connection broke")
+    with pytest.raises(HandfastFault):
+        await driver.prepare(GTRID, OURS, 5.0, WRITE)
+    assert (await driver.rollback(GTRID, OURS, "")).outcome is Outcome.ABORTED
+    assert (resource.prepared, resource.rows) == ({}, {})
+
+
+async def test_a_lost_one_phase_commit_is_told_when_asked_again(
+    driver: Driver[Changes], resource: MemoryResource
+) -> None:
+    resource.failures["commit"] = AnswerLost("memory:lost", "the connection broke")
+    with pytest.raises(HandfastFault):
+        await driver.commit_one_phase(GTRID, OURS, 5.0, WRITE)
+    assert (await driver.commit_one_phase(GTRID, OURS, 5.0, WRITE)).outcome is Outcome.COMMITTED
+    assert resource.rows == {"written": 5}
+
+
+async def test_a_certain_failure_of_prepare_is_a_no_that_stays(
+    driver: Driver[Changes], resource: MemoryResource
+) -> None:
+    resource.failures["prepare"] = HandfastFault("SLOTS_EXHAUSTED", resource="accounts", problem="none left")
+    votes = [await driver.prepare(GTRID, OURS, 5.0, WRITE) for _ in range(2)]
+    assert [(vote.vote, vote.cause and vote.cause.code) for vote in votes] == 2 * [(Vote.NO, "SLOTS_EXHAUSTED")]
+
+
+async def test_a_commit_that_fails_is_repeated_until_it_works(
+    driver: Driver[Changes], resource: MemoryResource
+) -> None:
+    await driver.prepare(GTRID, OURS, 5.0, WRITE)
+    resource.failures["commit prepared"] = HandfastFault("RESOURCE_UNREACHABLE", resource="accounts", problem="down")
+    with pytest.raises(HandfastFault):
+        await driver.commit(GTRID, OURS, "")
+    assert (await driver.commit(GTRID, OURS, "")).outcome is Outcome.COMMITTED
+
+
+async def test_contrary_decisions_at_once_end_the_branch_once(
+    driver: Driver[Changes], resource: MemoryResource
+) -> None:
+    """seata 7004: retry and decision run together."""
+    await driver.prepare(GTRID, OURS, 5.0, WRITE)
+    commit, rollback = await asyncio.gather(driver.commit(GTRID, OURS, ""), driver.rollback(GTRID, OURS, ""))
+    assert (commit.outcome, rollback.outcome) == (Outcome.COMMITTED, Outcome.HEURISTIC_COMMIT)
+    assert resource.rows == {"written": 5}
+
+
+async def test_a_caller_that_leaves_cancels_nothing(driver: Driver[Changes], resource: MemoryResource) -> None:
+    preparing = asyncio.create_task(driver.prepare(GTRID, OURS, 5.0, WRITE))
+    await asyncio.sleep(0)
+    preparing.cancel()
+    await asyncio.gather(preparing, return_exceptions=True)
+    assert (await driver.prepare(GTRID, OURS, 5.0, WRITE)).vote is Vote.YES
+    assert list(resource.prepared) == [XID]
+
+
+async def test_work_after_the_end_is_refused(driver: Driver[Changes]) -> None:
+    await driver.rollback(GTRID, OURS, "")
+    with pytest.raises(HandfastFault) as refused:
+        async with driver.floor.join(GTRID, 1e12):
+            pass
+    assert refused.value.code == "ROLLED_BACK_FIRST"
