@@ -185,9 +185,9 @@ class CoordinatorServer:
 
         driver.observers.append(on_moved)
         try:
+            logger.info("stopping; %d transactions are to be finished", len(driver.transactions))
             async with asyncio.timeout(self.config.stop_grace_s):
-                while unfinished := sum(not running.broken for running in driver.transactions.values()):
-                    logger.info("stopping: %d transactions are being finished", unfinished)
+                while any(not running.broken for running in driver.transactions.values()):
                     moved.clear()
                     await moved.wait()
         except TimeoutError:

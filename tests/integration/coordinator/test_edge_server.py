@@ -1,6 +1,7 @@
 """The server around the services: probes, reflection, ports, TLS, limits, and stopping in good order."""
 
 import asyncio
+import os
 import signal
 import sqlite3
 import sys
@@ -22,6 +23,7 @@ from coordinator.log.sqlite import SqliteLog
 from coordinator.protocol.states import Decision, Outcome
 from coordinator.rpc.server import EXIT_LOG_BROKEN, CoordinatorServer
 from coordinator.runtime.entropy import SeededEntropy
+from coordinator.runtime.failpoints import ENVIRONMENT_VARIABLE
 from handfast.catalog import HandfastFault
 from handfast.frames import CallFailed, channel_options
 from handfast.v1 import coordinator_pb2 as c
@@ -223,6 +225,22 @@ async def test_a_stop_gives_up_after_its_grace_and_the_next_start_goes_on() -> N
         await again.server.stop()
 
 
+async def test_a_stop_that_gives_up_on_votes_leaves_nothing_running() -> None:
+    """What fails while connections close must not start anything: no Rollback, no retry, no new connection."""
+    accounts, ledger = Scripted("accounts"), Scripted("ledger")
+    ledger.answers[p.PrepareRequest] = lambda request: None
+    async with serving(accounts, ledger) as edge:
+        ask = edge.framed()
+        gtrid = await begin(ask, accounts, ledger)
+        committing = asyncio.create_task(ask(c.CommitRequest(gtrid=gtrid)))
+        await eventually(lambda: ledger.count(p.PrepareRequest) == 1)
+        await edge.server.stop()
+        with pytest.raises(CallFailed):
+            await committing
+        left = [task.get_coro() for task in asyncio.all_tasks()]
+        assert [coroutine for coroutine in left if "Links" in str(coroutine)] == []
+
+
 # -- retention -----------------------------------------------------------------------------------------------------
 
 
@@ -251,10 +269,13 @@ sys.exit(asyncio.run(serve(CoordinatorConfig(**settings))))
 
 
 @asynccontextmanager
-async def process(log: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def process(log: Path, failpoint: str = "") -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A coordinator of its own, and its address, as it prints it."""
     serving_process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, str(log), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", SERVE, str(log)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {ENVIRONMENT_VARIABLE: failpoint},
     )
     try:
         assert serving_process.stdout is not None
@@ -292,6 +313,19 @@ async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         running.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(running.wait(), 30) == 128 + signal.SIGTERM
     await accounts.stop()
+
+
+async def test_the_failpoint_in_the_log_s_thread_kills_the_process_before_the_force(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with process(path, failpoint="before-fsync") as (running, address):
+        async with grpc.aio.insecure_channel(address, options=channel_options()) as channel:
+            stub = coordinator_pb2_grpc.CoordinatorStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.Register(c.RegisterRequest(resource="accounts", instance="one", address="127.0.0.1:9"))
+        assert await asyncio.wait_for(running.wait(), 30) == -signal.SIGKILL
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM participant").fetchone() == (0,)
+    connection.close()
 
 
 async def test_a_broken_log_ends_the_process_without_an_answer(tmp_path: Path) -> None:
