@@ -60,6 +60,12 @@ class Admin:
         request = admin_pb2.GetTransactionRequest(gtrid=gtrid)
         return self._ask("GetTransaction", request, admin_pb2.GetTransactionResponse.FromString).transaction
 
+    def transactions(self, limit: int = 100) -> list[admin_pb2.Transaction]:
+        """The latest transactions, newest first, without their history."""
+        request = admin_pb2.ListTransactionsRequest(limit=limit)
+        answer = self._ask("ListTransactions", request, admin_pb2.ListTransactionsResponse.FromString)
+        return list(answer.transactions)
+
     def audit(self) -> admin_pb2.AuditResponse:
         """Its log, compared with every participant."""
         return self._ask("Audit", admin_pb2.AuditRequest(), admin_pb2.AuditResponse.FromString)

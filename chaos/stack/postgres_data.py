@@ -34,7 +34,7 @@ def make_data(binaries: PostgresBinaries, stack_folder: Path, data: Path) -> Non
         CommandFailed: initdb or pg_resetwal failed.
     """
     with _making:
-        template = _template(binaries, stack_folder)
+        template = make_template(binaries, stack_folder)
     shutil.rmtree(data, ignore_errors=True)  # of a start that was interrupted
     # pg_resetwal makes a new log, so the template's, two fifths of its size, is not needed.
     shutil.copytree(template, data, symlinks=True, ignore=shutil.ignore_patterns(_WAL_SEGMENT))
@@ -45,7 +45,12 @@ def make_data(binaries: PostgresBinaries, stack_folder: Path, data: Path) -> Non
     binaries.run("pg_resetwal", "--force", "-D", data, folder=data.parent)
 
 
-def _template(binaries: PostgresBinaries, stack_folder: Path) -> Path:
+def make_template(binaries: PostgresBinaries, stack_folder: Path) -> Path:
+    """Make, or find, the data directory that those of a stack are copied from. Returns it.
+
+    Raises:
+        CommandFailed: initdb failed.
+    """
     folder = stack_folder / f"template-{binaries.version}"
     template, draft = folder / "data", folder / "draft"
     if template.exists():

@@ -1,0 +1,270 @@
+"""Lab: one stack with a proxy on every link, clients, bystanders, and a record of all that happens.
+
+What a scenario's ``act`` gets. Everything that blocks runs on a thread, so the clients' event loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psycopg
+
+from chaos.bank_stack import DATABASE, SERVICES, BankStack, Link
+from chaos.events import CLIENT, EventLog, FaultSpan, Listener
+from chaos.faults import Fault
+from chaos.history import Call, History, Status
+from chaos.observers import InDoubt, PreparedWatch, RowProbe, TotalWatch
+from chaos.scenario import Scenario
+from chaos.stack import ManagedProcess, PostgresCluster, Stack, free_port, release_port, wait_until
+from chaos.toxiproxy import Proxy, ToxiproxyServer
+from chaos.workload import TIMEOUT_S_DEFAULT, Draws, Kind, Teller, Transfer, run_load
+
+_CONNECT_S_MAX = 2
+Answer = TypeVar("Answer")
+
+
+class Lab:
+    """A running stack and everything around it; ``async with`` starts and ends it.
+
+    Args:
+        scenario: says what to build and what to watch.
+        stack: closes everything.
+        seed: of the load.
+        listener: is told of each event as it happens.
+        toxiproxy: the server program.
+    """
+
+    def __init__(
+        self, scenario: Scenario, stack: Stack, *, seed: int, listener: Listener, toxiproxy: Path | None = None
+    ) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.events = EventLog(listener)
+        self.history = History(self.events.now_s)
+        self.facts: dict[str, float] = {}
+        self.stack = stack
+        self.proxies: dict[tuple[str, str], Proxy] = {}
+        self.server = ToxiproxyServer(stack.path, program=toxiproxy)
+        self.bank = BankStack(stack, scenario.plan, route=self._route)
+        self.probes: list[RowProbe] = []
+        self.watches: list[PreparedWatch] = []
+        self.total_watch: TotalWatch | None = None
+        self._faults: list[tuple[Fault, int]] = []
+        self._ports: list[int] = []
+        self._tasks: list[asyncio.Task[Call]] = []
+        self._open = AsyncExitStack()
+
+    # -- starting and ending ---------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._start)
+        self.teller = await self._open.enter_async_context(self.new_teller("lab"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._open.aclose()
+        await asyncio.to_thread(self._end_quickly)
+        for port in self._ports:
+            release_port(port)
+
+    def _start(self) -> None:
+        self.stack.start(self.server)
+        self.stack.start(self.bank)
+        for database in SERVICES:
+            connect = self._connector(database)
+            self.watches.append(PreparedWatch(database, connect, self.events.now_s, self.events.of_unix))
+        for database, row in self.scenario.rows:
+            self.probes.append(RowProbe(database, row, self._connector(database), self.events.now_s))
+        if self.scenario.watch_total:
+            total = self.scenario.plan.accounts * self.scenario.plan.balance * len(SERVICES)
+            connects = [self._connector(database) for database in SERVICES]
+            self.total_watch = TotalWatch(connects, total, self.events.now_s)
+        for observer in self._observers():
+            observer.start()
+        wait_until(lambda: all(probe.writes for probe in self.probes), 10, "a probe could not write its row")
+
+    def _end_quickly(self) -> None:
+        """Nobody needs an orderly end any more, and there are many stacks to run."""
+        self.stop_watching()
+        for process in (*self.bank.services.values(), self.bank.coordinator):
+            process.kill()
+
+    def stop_watching(self) -> None:
+        """End the bystanders, and close their books. A second call does nothing."""
+        for observer in self._observers():
+            observer.stop()
+
+    def _observers(self) -> list[RowProbe | PreparedWatch | TotalWatch]:
+        total = [self.total_watch] if self.total_watch else []
+        return [*self.watches, *self.probes, *total]
+
+    # -- faults ----------------------------------------------------------------------------------------------------
+
+    async def inject(self, fault: Fault) -> int:
+        """Let a fault act, and record since when. Returns its number, for ``heal``."""
+        await asyncio.to_thread(fault.start, self)
+        now_s = self.events.now_s()
+        number = self.events.begin_fault(fault.label, fault.words, tuple(map(lane_of, fault.lanes)), now_s)
+        self._faults.append((fault, number))
+        self.events.note(lane_of(fault.lanes[0]), fault.label, fault.words)
+        return number
+
+    async def heal(self, fault: Fault) -> FaultSpan:
+        """Undo a fault, and record until when it acted: for a process, until it is ready again."""
+        number = next(number for one, number in reversed(self._faults) if one is fault)
+        self._faults.remove((fault, number))
+        await asyncio.to_thread(fault.heal, self)
+        span = self.events.end_fault(number)
+        self.events.note(lane_of(fault.lanes[0]), f"{fault.label}: healed after {span.seconds:.1f} s")
+        return span
+
+    @asynccontextmanager
+    async def under(self, fault: Fault) -> AsyncIterator[None]:
+        """Let a fault act for the time of a block."""
+        await self.inject(fault)
+        try:
+            yield
+        finally:
+            await self.heal(fault)
+
+    async def heal_all(self) -> None:
+        """Undo what is not undone yet, the latest first."""
+        for fault, _ in reversed(list(self._faults)):
+            await self.heal(fault)
+
+    # -- clients ---------------------------------------------------------------------------------------------------
+
+    def new_teller(self, name: str, *, outcome_wait_s: float = 5.0) -> Teller:
+        """Another client, behind the same proxies; use it as ``async with``."""
+        return Teller(self.bank.client_addresses(), self.history, name=name, outcome_wait_s=outcome_wait_s)
+
+    async def pay(
+        self,
+        *,
+        customer: int = 1,
+        merchant: int = 1,
+        cents: int = 100,
+        kind: Kind = "pay",
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        hold_s: float = 0.0,
+    ) -> Call:
+        """Make one transfer. Returns what the client knows of it."""
+        call = await self.teller.make(Transfer(kind, customer, merchant, cents), timeout_s=timeout_s, hold_s=hold_s)
+        told = {Status.OK: "committed", Status.FAIL: "did not happen", Status.INFO: "outcome unknown"}[call.status]
+        self.events.note(CLIENT, f"{call.transfer}: {told}", call.error)
+        return call
+
+    def begin_pay(self, **arguments: Any) -> asyncio.Task[Call]:
+        """The same, in the background."""
+        task = asyncio.get_running_loop().create_task(self.pay(**arguments))
+        self._tasks.append(task)
+        return task
+
+    async def load(
+        self,
+        *,
+        seconds: float,
+        concurrency: int = 4,
+        accounts: int | None = None,
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        draws: Draws | None = None,
+    ) -> None:
+        """Make seeded transfers for a while."""
+        draws = draws or Draws(self.seed, accounts=accounts or self.scenario.plan.accounts)
+        await run_load(self.teller, draws, seconds=seconds, concurrency=concurrency, timeout_s=timeout_s)
+
+    async def finish_calls(self) -> None:
+        """Wait until every client in the background has its answer."""
+        await asyncio.gather(*self._tasks)
+
+    # -- looking and waiting ---------------------------------------------------------------------------------------
+
+    def say(self, lane: str, what: str, why: str = "") -> None:
+        """Tell the watcher, and the log, what happens and why it matters."""
+        self.events.note(lane, what, why)
+
+    async def until(self, condition: Callable[[], Answer], within_s: float, what: str) -> Answer:
+        """Wait until a condition holds.
+
+        Raises:
+            NotInTime: it does not in time.
+        """
+        return await asyncio.to_thread(wait_until, condition, within_s, what)
+
+    async def blocking(self, call: Callable[[], Answer]) -> Answer:
+        """Run something that blocks, on a thread."""
+        return await asyncio.to_thread(call)
+
+    async def rest(self, seconds: float) -> None:
+        """Let time pass: the length of an outage is the experiment's to choose."""
+        await asyncio.sleep(seconds)
+
+    def in_doubt(self) -> list[InDoubt]:
+        """The branches that are prepared now, as the watches last saw them."""
+        return [one for watch in self.watches for one in watch.open]
+
+    async def until_in_doubt(self, branches: int, within_s: float = 10.0) -> None:
+        """Wait until exactly so many branches are prepared."""
+        await self.until(
+            lambda: len(self.in_doubt()) == branches, within_s, f"not {branches} branches in doubt: {self.in_doubt()}"
+        )
+
+    def background(self, coroutine: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+        """Run something beside the scenario."""
+        return asyncio.get_running_loop().create_task(coroutine)
+
+    # -- Reach -----------------------------------------------------------------------------------------------------
+
+    def proxy(self, source: str, target: str) -> Proxy:
+        """The proxy on a link, by names such as ``coordinator`` and ``ledger``."""
+        found = self.proxies.get((lane_of(source), lane_of(target)))
+        if found is None:
+            links = ", ".join(f"{one} → {other}" for one, other in sorted(self.proxies))
+            raise LookupError(f"no proxy on {source} → {target}; there are: {links}")
+        return found
+
+    def process(self, name: str) -> ManagedProcess:
+        """A process by name."""
+        return self.bank.coordinator if name == "coordinator" else self.bank.service(name)
+
+    def postgres(self, name: str) -> PostgresCluster:
+        """A database server by name."""
+        return self.bank.databases[name.removeprefix("postgres-")]
+
+    def start_process(self, name: str) -> None:
+        """Start a process again; the coordinator without a failpoint."""
+        if name == "coordinator":
+            self.bank.start_coordinator()
+        else:
+            self.bank.service(name).start()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _route(self, link: Link) -> str:
+        port = free_port()
+        self._ports.append(port)
+        source, target = lane_of(link.source), lane_of(link.target)
+        proxy = self.server.api.create(link.address, f"{source}-to-{target}", listen=f"127.0.0.1:{port}")
+        self.proxies[source, target] = proxy
+        return f"127.0.0.1:{port}"
+
+    def _connector(self, database: str) -> Callable[[], psycopg.Connection[tuple[Any, ...]]]:
+        cluster = self.bank.databases[database]
+        return lambda: psycopg.connect(cluster.dsn(DATABASE), autocommit=True, connect_timeout=_CONNECT_S_MAX)
+
+
+def lane_of(name: str) -> str:
+    """The lane of a process: ``accounts-1`` is in the lane ``accounts``."""
+    return name.removesuffix("-1")
