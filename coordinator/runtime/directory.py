@@ -20,7 +20,7 @@ class Directory:
 
     def __init__(self, participants: Iterable[ParticipantRecord] = ()) -> None:
         self._by_resource: dict[str, dict[str, ParticipantRecord]] = {}
-        self._turn = 0
+        self._turns: dict[str, int] = {}
         for participant in participants:
             self.add(participant)
 
@@ -70,5 +70,7 @@ class Directory:
         instances = self._by_resource.get(resource)
         if not instances:
             raise HandfastFault("RESOURCE_UNKNOWN", resource=resource)
-        self._turn += 1
-        return list(instances.values())[self._turn % len(instances)]
+        # Each resource has turns of its own: with one count for all, requests that name two resources would always meet
+        # the same process of each.
+        turn = self._turns[resource] = self._turns.get(resource, -1) + 1
+        return list(instances.values())[turn % len(instances)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from google.protobuf.message import Message
@@ -33,12 +33,12 @@ from coordinator.protocol.effects import (
     SendRollback,
 )
 from coordinator.protocol.effects import EndRecord as EndWanted
-from coordinator.protocol.invariants import InvariantViolated
 from coordinator.protocol.states import Decision, Outcome, Vote
-from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction, ProtocolViolated
+from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction
 from coordinator.runtime import messages
 from coordinator.runtime.backoff import Backoff
 from coordinator.runtime.clock import Clock
+from coordinator.runtime.directory import STATIC_INSTANCE
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.options import DriverOptions
@@ -48,7 +48,8 @@ from coordinator.runtime.transport import Transport
 from handfast.catalog import HandfastFault
 from handfast.frames import UNIMPLEMENTED, CallFailed
 from handfast.v1 import participant_pb2 as p
-from handfast.xid import split_bqual
+from handfast.v1.types_pb2 import Operation
+from handfast.xid import Gtrid, split_bqual
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +112,19 @@ class Driver:
         return running
 
     def recover(self, record: DecisionRecord) -> Running:
-        """Take up a transaction that the log says is decided and not ended."""
+        """Take up a transaction that the log says is decided and not ended; one that is driven already goes on."""
+        if record.gtrid in self.transactions:
+            return self.transactions[record.gtrid]
         branches = [(branch.bqual, branch.proof) for branch in record.branches]
         machine, effects = GlobalTransaction.recovered(record.gtrid, branches)
         running = Running(machine, record.begun_unix_ms, client=record.client, decided_unix_ms=record.decided_unix_ms)
         running.note(self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT))
         self.transactions[record.gtrid] = running
         self.counters["recovered"] += 1
-        self._carry_out(running, effects)
+        try:
+            self._carry_out(running, effects)
+        except Exception as defect:  # noqa: BLE001 - reported by _set_aside
+            self._set_aside(running, defect)
         return running
 
     def find(self, gtrid: str) -> Running | None:
@@ -143,11 +149,11 @@ class Driver:
         running.note(self.clock.unix_ms(), event)
         try:
             effects = machine.step(event)
-        except (ProtocolViolated, InvariantViolated) as defect:
+            if effects is not NOTHING:
+                self._carry_out(running, effects)
+        except Exception as defect:  # noqa: BLE001 - reported by _set_aside
             self._set_aside(running, defect)
             return
-        if effects is not NOTHING:
-            self._carry_out(running, effects)
         if machine.state is not before:
             self._on_moved(running)
         if running.waiters:
@@ -155,8 +161,13 @@ class Driver:
 
     def wait_for(self, running: Running, on_answer: OnAnswer, at_decision: bool = False) -> None:
         """Tell somebody the outcome when it is time; at once when it is time already."""
-        running.waiters.append(Waiter(on_answer, at_decision))
-        if running.transaction.decided:
+        waiter = Waiter(on_answer, at_decision)
+        if running.broken:
+            self._tell(running, waiter, _fault_of(running))
+            return
+        running.waiters.append(waiter)
+        if running.transaction.decided or running.gtrid not in self._deadlines:
+            # Undecided past its deadline: the log or the only branch has it, and nobody knows for how long.
             self._start_apply_wait(running)
         self._answer_those_ready(running)
 
@@ -188,14 +199,16 @@ class Driver:
             self._write_end(running, effects.end)
 
     def _set_aside(self, running: Running, defect: Exception) -> None:
-        """Stop driving one transaction, and only that one, on which a defect showed."""
-        logger.critical("set aside: %s", defect)
-        running.broken = str(defect)
+        """Stop driving one transaction, and only that one, on which a defect showed. A restart takes it up again."""
+        logger.critical("transaction %s is set aside: %s", running.gtrid, defect, exc_info=defect)
+        running.broken = str(defect) or type(defect).__name__
         self._deadlines.cancel(running.gtrid)
-        fault = HandfastFault("INTERNAL", gtrid=running.gtrid, problem=str(defect))
+        self._apply_waits.cancel(running.gtrid)
+        for bqual in running.next_attempt_unix_ms:
+            self._retries.cancel((running.gtrid, bqual))
         waiters, running.waiters = running.waiters, []
         for waiter in waiters:
-            self._tell(waiter, fault)
+            self._tell(running, waiter, _fault_of(running))
 
     def _on_moved(self, running: Running) -> None:
         machine = running.transaction
@@ -221,6 +234,8 @@ class Driver:
         if len(self.finished) > self.options.finished_kept_max:
             self.finished.popitem(last=False)
         self._count_end(machine)
+        if machine.outcome is not Outcome.COMMITTED:
+            running.results = {}  # of an abort nobody asks for them
         if machine.outcome is Outcome.COMMITTED and not machine.offered and machine.branches:
             self.unrecorded[machine.gtrid] = machine.outcome
             if len(self.unrecorded) > self.options.unrecorded_kept_max:
@@ -238,8 +253,12 @@ class Driver:
             self.counters["one_phase" if machine.one_phase else "read_only"] += 1
 
     def _tell_observers(self, running: Running) -> None:
-        for observer in self.observers:
-            observer(running)
+        for observer in list(self.observers):
+            try:
+                observer(running)
+            except Exception:
+                # Whoever looks on must not hold up what is looked at.
+                logger.exception("an observer of transaction %s failed", running.gtrid)
 
     # -- force -----------------------------------------------------------------------------------------------------
 
@@ -267,16 +286,19 @@ class Driver:
 
     def _release(self, running: Running, held: tuple[SendCommit, ...]) -> None:
         if self._failpoints.armed("mid-commit"):
-            held = held[:1]  # the process ends at this one's acknowledgement
+            held, running.held = held[:1], held[1:]  # the others wait for this one's acknowledgement
         for message in held:
             self._send(running, message)
 
     def _write_end(self, running: Running, wanted: EndWanted) -> None:
         self._failpoints.reach("before-end")
         machine = running.transaction
-        record = EndRecord(machine.gtrid, wanted.outcome, self.clock.unix_ms(), wanted.evidence)
-        if not machine.offered:
-            # A heuristic end of an abort: without a decision record there is nothing that it could be the end of.
+        # Never before the time in its name, or the clean-up could drop it while the horizon says it is known.
+        ended_unix_ms = max(self.clock.unix_ms(), Gtrid.parse(machine.gtrid).time_ms)
+        record = EndRecord(machine.gtrid, wanted.outcome, ended_unix_ms, wanted.evidence)
+        if machine.decision is not Decision.COMMIT:
+            # A heuristic end of an abort: without a decision record there is nothing that it could be the end of. Both
+            # travel in one force. Where an abort stood already, it goes on standing.
             branches = tuple(LoggedBranch(b.bqual, b.proof) for b in machine.branches.values() if b.vote is Vote.YES)
             abort = DecisionRecord(
                 machine.gtrid,
@@ -286,15 +308,15 @@ class Driver:
                 running.begun_unix_ms,
                 running.client,
             )
-            self.log.decide(abort, self._on_end_written)
-        self.log.end(record, self._on_end_written)
+            self.log.decide(abort, partial(self._on_abort_written, machine.gtrid))
+        # Without a callback: a log that refuses an end keeps it for its next force.
+        self.log.end(record)
 
-    def _on_end_written(self, result: Decision | LogRefused | LogBroken | None) -> None:
+    def _on_abort_written(self, gtrid: str, result: Decision | LogRefused | LogBroken) -> None:
         if isinstance(result, LogBroken):
             self._on_log_broken(result)
         elif isinstance(result, LogRefused):
-            # Nothing is lost: without the end record, recovery sends Commit once more.
-            logger.warning("an end record was not written: %s", result)
+            logger.error("the heuristic end of %s was not written, and a restart will not know it: %s", gtrid, result)
 
     # -- send ------------------------------------------------------------------------------------------------------
 
@@ -309,7 +331,7 @@ class Driver:
 
     def _send_prepare(self, running: Running, bqual: str) -> None:
         self._failpoints.reach("before-prepare")
-        left_s = running.transaction.deadline_s - self.clock.now_s()
+        left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
         request = messages.prepare_request(running.gtrid, bqual, running.operations.get(bqual, ()), left_s)
         on_reply = partial(self._on_vote, running, bqual)
         # A little past the deadline: the abort comes from the deadline, and this only ends the wait for the vote.
@@ -326,10 +348,15 @@ class Driver:
 
     def _send_one_phase(self, running: Running, bqual: str) -> None:
         self._failpoints.reach("before-prepare")
-        left_s = running.transaction.deadline_s - self.clock.now_s()
-        request = messages.one_phase_request(running.gtrid, bqual, running.operations.get(bqual, ()), left_s)
+        left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
+        operations: Sequence[Operation] = running.operations.get(bqual, ())
+        if running.one_phase_maybe_done and (left_s == 0.0 or split_bqual(bqual)[1] == STATIC_INSTANCE):
+            # They may have been done. A participant remembers that until the deadline and not much longer, and one that
+            # may restart under its old name not even so long: ask what became of them, but don't do them twice.
+            operations = ()
+        request = messages.one_phase_request(running.gtrid, bqual, operations, left_s)
         on_reply = partial(self._on_one_phase, running, bqual)
-        timeout_s = max(left_s, 0.0) + self.options.apply_wait_s
+        timeout_s = left_s + self.options.apply_wait_s
         self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=timeout_s)
 
     def _on_one_phase(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
@@ -383,6 +410,9 @@ class Driver:
             self.feed(running, messages.branch_ended(bqual, reply))
             if isinstance(reply, p.ParticipantCommitResponse):
                 self._failpoints.reach("mid-commit")
+                held, running.held = running.held, ()
+                for message in held:
+                    self._send(running, message)
             return
         reason = reply.message if isinstance(reply, CallFailed) else f"answered with {type(reply).__name__}"
         self.feed(running, e.DeliveryFailed(bqual, reason))
@@ -433,11 +463,15 @@ class Driver:
         ready = running.waiters if everybody else [waiter for waiter in running.waiters if waiter.at_decision]
         running.waiters = [] if everybody else [waiter for waiter in running.waiters if not waiter.at_decision]
         for waiter in ready:
-            self._tell(waiter, running)
+            self._tell(running, waiter, running)
 
-    def _tell(self, waiter: Waiter, answer: Running | HandfastFault) -> None:
+    def _tell(self, running: Running, waiter: Waiter, answer: Running | HandfastFault) -> None:
         try:
             waiter.on_answer(answer)
         except Exception:
             # Whoever asked may have a defect; the transaction goes on, and can be asked for again.
-            logger.exception("telling an outcome failed")
+            logger.exception("telling the outcome of transaction %s failed", running.gtrid)
+
+
+def _fault_of(running: Running) -> HandfastFault:
+    return HandfastFault("INTERNAL", gtrid=running.gtrid, problem=running.broken)

@@ -52,8 +52,10 @@ def vote_received(bqual: str, response: p.PrepareResponse, now_s: float) -> e.Vo
 
 
 def one_phase_answered(bqual: str, response: p.CommitOnePhaseResponse) -> e.OnePhaseAnswered:
-    """Read what became of the only branch. An answer that says nothing leaves it a hazard."""
+    """Read what became of the only branch. An answer that says neither committed nor aborted leaves it a hazard."""
     outcome = _OUTCOMES.get(response.outcome, Outcome.HEURISTIC_HAZARD)
+    if outcome not in (Outcome.COMMITTED, Outcome.ABORTED):
+        outcome = Outcome.HEURISTIC_HAZARD
     return e.OnePhaseAnswered(bqual, outcome, response.reason, response.reason_code)
 
 

@@ -23,8 +23,11 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from coordinator.log.records import ParticipantRecord
-from coordinator.protocol.states import Decision
+from coordinator.log.records import EndRecord, ParticipantRecord
+from coordinator.protocol.effects import SendCommit, SendRollback
+from coordinator.protocol.outcomes import measured
+from coordinator.protocol.states import Decision, Outcome
+from coordinator.runtime import messages
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.links import Links
 from coordinator.runtime.requests import Requests, Standing
@@ -78,6 +81,9 @@ class Recovery:
         """Take up what the log says is decided and not ended, then begin to sweep."""
         for logged in self._driver.log.unended():
             if logged.decision.decision is Decision.ABORT:
+                # It needs nothing more, but without an end it would never be cleaned up.
+                now_unix_ms = self._driver.clock.unix_ms()
+                self._driver.log.end(EndRecord(logged.decision.gtrid, Outcome.ABORTED, now_unix_ms))
                 continue
             try:
                 self._driver.recover(logged.decision)
@@ -138,7 +144,8 @@ class Recovery:
         candidates = {key for key in first if key[0] not in self._driver.transactions}
         if not candidates:
             return 0
-        orphans = [orphan for gtrid, bqual in sorted(candidates) if (orphan := self._judge(resource, gtrid, bqual))]
+        judged = [self._judge_guarded(resource, gtrid, bqual) for gtrid, bqual in sorted(candidates)]
+        orphans = [orphan for orphan in judged if orphan is not None]
         if not orphans:
             return 0
         still_there = await self._prepared(resource)
@@ -151,6 +158,14 @@ class Recovery:
         if not isinstance(response, p.RecoverResponse):
             raise TypeError(f"{resource} answered Recover with {type(response).__name__}")
         return {(branch.gtrid, branch.bqual) for branch in response.branches}
+
+    def _judge_guarded(self, resource: str, gtrid: str, bqual: str) -> Orphan | None:
+        try:
+            return self._judge(resource, gtrid, bqual)
+        except Exception:
+            # One record that can't be read must not keep the resource's other orphans.
+            logger.exception("branch %s of %s could not be judged", bqual, gtrid)
+            return None
 
     def _judge(self, resource: str, gtrid: str, bqual: str) -> Orphan | None:
         """Decide what an inactive transaction's prepared branch is owed; None when it must be left alone."""
@@ -178,17 +193,21 @@ class Recovery:
     async def _end(self, orphan: Orphan) -> bool:
         if orphan.gtrid in self._driver.transactions:
             return False
-        request: p.ParticipantCommitRequest | p.ParticipantRollbackRequest
-        if orphan.standing is Standing.COMMIT:
-            request = p.ParticipantCommitRequest(gtrid=orphan.gtrid, bqual=orphan.bqual, proof=orphan.proof)
-        else:
-            request = p.ParticipantRollbackRequest(gtrid=orphan.gtrid, bqual=orphan.bqual)
-        resource = split_bqual(orphan.bqual)[0]
+        decision = Decision.COMMIT if orphan.standing is Standing.COMMIT else Decision.ABORT
+        message: SendCommit | SendRollback
+        message = (SendCommit if decision is Decision.COMMIT else SendRollback)(orphan.bqual, orphan.proof)
+        request = messages.decision_request(orphan.gtrid, message)
         try:
-            await self._links.ask_resource(resource, request, ASK_TIMEOUT_S)
+            reply = await self._links.ask_resource(split_bqual(orphan.bqual)[0], request, ASK_TIMEOUT_S)
         except CallFailed as failure:
             logger.warning("orphan %s of %s could not be ended: %s", orphan.bqual, orphan.gtrid, failure.message)
             return False
-        logger.info("orphan %s of %s ended: %s", orphan.bqual, orphan.gtrid, orphan.standing.value)
+        if not isinstance(reply, p.ParticipantCommitResponse | p.ParticipantRollbackResponse):
+            logger.error("orphan %s of %s: answered with %s", orphan.bqual, orphan.gtrid, type(reply).__name__)
+            return False
+        said = messages.branch_ended(orphan.bqual, reply)
+        outcome = measured(decision, said.outcome)
+        level = logging.INFO if outcome in (Outcome.COMMITTED, Outcome.ABORTED) else logging.ERROR
+        logger.log(level, "orphan %s of %s has ended: %s %s", orphan.bqual, orphan.gtrid, outcome.value, said.evidence)
         self.counters["swept_orphans"] += 1
         return True

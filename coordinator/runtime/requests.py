@@ -104,6 +104,8 @@ class Requests:
         if running is None:
             raise self._fault_of_absent(gtrid)
         machine = running.transaction
+        if running.broken:
+            raise HandfastFault("INTERNAL", gtrid=gtrid, problem=running.broken)
         if bqual in machine.branches:
             return bqual
         if machine.state is not S.ACTIVE:
@@ -178,6 +180,9 @@ class Requests:
             HandfastFault: what is wrong with the request; then nothing was begun.
         """
         known = self._known(gtrid) if gtrid else None
+        if known is not None and known.transaction.state is S.ACTIVE and not known.broken:
+            problem = f"{gtrid} names a transaction whose branches enlist by themselves; draw another name"
+            raise HandfastFault("FIELD_INVALID", field="gtrid", problem=problem)
         if known is None:
             bquals = self._place(operations)
             if gtrid and not self.gtrids.is_claimable(gtrid):
@@ -238,7 +243,7 @@ class Requests:
         """
         running = self._known(gtrid)
         if running is not None:
-            return Inquiry(_standing_of(running), running)
+            return Inquiry(self._standing_of(running, bqual), running)
         return Inquiry(self._standing_without_record(gtrid, bool(bqual) or branches >= 2), None)
 
     def register(
@@ -291,6 +296,22 @@ class Requests:
             self.gtrids.claim(gtrid)
             return self.driver.begin(gtrid, self.timeout_s(timeout_ms))
         return None
+
+    def _standing_of(self, running: Running, bqual: str) -> Standing:
+        machine = running.transaction
+        if running.broken:
+            # What the machine holds can't be trusted; a record can. Without one, a restart will presume the abort.
+            logged = self.driver.log.lookup(running.gtrid)
+            committed = logged is not None and logged.decision.decision is Decision.COMMIT
+            return Standing.COMMIT if committed else Standing.UNDECIDED
+        match machine.decision:
+            case Decision.COMMIT:
+                return Standing.COMMIT
+            case Decision.ABORT:
+                # An only branch that can't tell how it ended was never prepared: to a prepared one, abort is the truth.
+                lost = machine.outcome is Outcome.HEURISTIC_HAZARD and not bqual
+                return Standing.UNKNOWN if lost else Standing.ABORT
+        return Standing.UNDECIDED
 
     def _standing_without_record(self, gtrid: str, two_phase: bool) -> Standing:
         """Say what the absence of a record proves.
@@ -360,17 +381,6 @@ class Requests:
         """How long a transaction may stay undecided whose client asks for so many milliseconds; 0 asks for nothing."""
         options = self.driver.options
         return min(timeout_ms / 1000.0, options.timeout_max_s) if timeout_ms else options.default_timeout_s
-
-
-def _standing_of(running: Running) -> Standing:
-    if running.transaction.outcome is Outcome.HEURISTIC_HAZARD:
-        return Standing.UNKNOWN
-    match running.transaction.decision:
-        case Decision.COMMIT:
-            return Standing.COMMIT
-        case Decision.ABORT:
-            return Standing.ABORT
-    return Standing.UNDECIDED
 
 
 def _refuse_rollback(running: Running) -> Running | HandfastFault:

@@ -82,6 +82,8 @@ class Resolution:
         if running is None or running.transaction.state in FINAL_STATES:
             raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem="nothing is waiting to be sent")
         sent = self._driver.retry_now(gtrid=gtrid)
+        if not sent and not running.transaction.decided:
+            raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem="nothing is waiting to be sent")
         await self._settle(running)
         return f"{sent} message(s) sent at once"
 
@@ -98,12 +100,17 @@ class Resolution:
         if not machine.decided:
             return await self._decide_undecided(running, wish, operator, reason)
         if machine.decision is wish:
+            if any(branch.override is not None for branch in machine.pending):
+                # Back to the decision, for the branches that an earlier resolution has not reached.
+                self._driver.feed(running, e.ResolvedAgainstDecision(wish, operator or "an operator"))
             return await self._retry_now(gtrid, running)
         assert machine.decision is not None
         if not heuristic:
             raise HandfastFault("RESOLUTION_CONTRADICTS", gtrid=gtrid, decision=machine.decision.value)
         state = machine.state.value
         await self._record(gtrid, _action(wish), True, operator, reason, state, "heuristic, under way")
+        if running.transaction.state in FINAL_STATES:
+            raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem="it ended on every branch just now")
         self._driver.feed(running, e.ResolvedAgainstDecision(wish, operator or "an operator"))
         await self._settle(running)
         return f"branches in doubt were told to {_action(wish)}, against the decision"
@@ -117,6 +124,8 @@ class Resolution:
         self._driver.feed(running, e.RollbackRequested(Cause.OPERATOR, said))
         if not machine.decided:
             problem = "its decision is being made durable right now; look again in a moment"
+            if machine.one_phase:
+                problem = "its only branch decides, and has not answered; its participant knows"
             raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=machine.gtrid, problem=problem)
         await self._settle(running)
         return "rolled back"
@@ -129,12 +138,24 @@ class Resolution:
             said = "abort (there is no commit record)" if standing is Standing.ABORT else standing.value
             raise HandfastFault("RESOLUTION_CONTRADICTS", gtrid=gtrid, decision=said)
         await self._record(gtrid, _action(wish), against, operator, reason, "no record", "under way")
-        ended = [await self._end_prepared(resource, gtrid, wish) for resource in self._requests.directory.resources()]
-        if not sum(ended):
-            raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem="no branch of it is prepared anywhere")
-        return f"{sum(ended)} prepared branch(es) were told to {_action(wish)}"
+        ended, failures = 0, []
+        for resource in self._requests.directory.resources():
+            try:
+                ended += await self._end_prepared(resource, gtrid, wish)
+            except CallFailed as failure:
+                # A resource that is away may have nothing to do with it, and must not keep the others' locks.
+                failures.append(f"{resource} could not be asked: {failure.message}")
+        if not ended:
+            problem = "; ".join(["no branch of it was found prepared", *failures])
+            raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem=problem)
+        return "; ".join([f"{ended} prepared branch(es) were told to {_action(wish)}", *failures])
 
     async def _end_prepared(self, resource: str, gtrid: str, wish: Decision) -> int:
+        """Tell a resource's prepared branches of the transaction to end so; return how many there were.
+
+        Raises:
+            CallFailed: the resource could not be asked, or told.
+        """
         listing = p.RecoverRequest(resource=resource, coordinator_id=self._requests.gtrids.coordinator_id)
         try:
             response = await self._links.ask_resource(resource, listing, ASK_TIMEOUT_S)
@@ -146,7 +167,7 @@ class Resolution:
         except CallFailed as failure:
             if failure.code == UNIMPLEMENTED:
                 return 0
-            raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem=failure.message) from failure
+            raise
         return len(branches)
 
     async def _forget(self, gtrid: str, running: Running | None, operator: str, reason: str) -> str:
@@ -172,8 +193,16 @@ class Resolution:
     async def _settle(self, running: Running) -> None:
         """Wait until every branch has ended, or the apply wait is over."""
         settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._driver.wait_for(running, lambda answer: None if settled.done() else settled.set_result(answer))
+
+        def on_settled(answer: object = None) -> None:
+            if not settled.done():
+                settled.set_result(answer)
+
+        # An undecided transaction is answered for at its deadline only, and an operator is not to wait for that.
+        timer = self._driver.clock.call_later(self._driver.options.apply_wait_s, on_settled)
+        self._driver.wait_for(running, on_settled)
         await settled
+        timer.cancel()
 
     async def _record(
         self, gtrid: str, action: str, heuristic: bool, operator: str, reason: str, before: str, after: str

@@ -10,11 +10,14 @@ Ticks only decide when a key is *looked at*. Whether a deadline has passed is de
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from coordinator.runtime.clock import Clock, Timer
+
+logger = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 
@@ -71,11 +74,13 @@ class Schedule(Generic[K]):
         """Call a key off; without effect when it is not scheduled."""
         tick = self._tick_of.pop(key, None)
         if tick is not None:
-            del self._buckets[tick][key]
+            self._buckets[tick].pop(key, None)
 
     def close(self) -> None:
         """Call everything off."""
         self._tick_of.clear()
+        for bucket in self._buckets.values():
+            bucket.clear()
         self._buckets.clear()
         self._ticks.clear()
         self._stop_timer()
@@ -92,15 +97,25 @@ class Schedule(Generic[K]):
 
     def _fire(self) -> None:
         self._timer = None
-        now_tick = math.floor(self._clock.now_s() / self._tick_s)
-        due: list[K] = []
-        while self._ticks and self._ticks[0] <= now_tick:
-            due.extend(self._buckets.pop(heapq.heappop(self._ticks)))
-        for key in due:
-            del self._tick_of[key]
+        now_s = self._clock.now_s()
+        # Compared as it was waited for: a division here could round to the tick before, and wait for it again.
+        while self._ticks and self._ticks[0] * self._tick_s <= now_s:
+            tick = heapq.heappop(self._ticks)
+            self._empty(self._buckets[tick])
+            self._buckets.pop(tick, None)
         self._wait_for_first()
-        for key in due:
-            self._on_due(key)
+
+    def _empty(self, bucket: dict[K, None]) -> None:
+        """Call back with each key of the bucket that is still in it when its turn comes."""
+        while bucket:
+            key = next(iter(bucket))
+            del bucket[key]
+            del self._tick_of[key]
+            try:
+                self._on_due(key)
+            except Exception:
+                # The others in the bucket are due as well, and nothing would wake them again.
+                logger.exception("what was due for %s failed", key)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
