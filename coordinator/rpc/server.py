@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -271,6 +272,7 @@ async def serve(config: CoordinatorConfig) -> int:
     told_to_stop = asyncio.Event()
     with _signals(told_to_stop):
         await server.start()
+        _calm_garbage_collector()
         _say_ready(server)
         await told_to_stop.wait()
         await server.stop()
@@ -288,6 +290,17 @@ def _log_maker(config: CoordinatorConfig, failpoints: Failpoints) -> MakeLog:
         )
 
     return make_log
+
+
+def _calm_garbage_collector() -> None:
+    """Let the collector look less often, and never at what lives as long as the process.
+
+    Ten thousand open transactions are a million objects that are no garbage, and with Python's usual 700 allocations
+    between two looks, looking at them took 40 % of the processor's time (measured with 256 transactions in flight).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _say_ready(server: CoordinatorServer) -> None:
