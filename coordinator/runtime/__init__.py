@@ -7,5 +7,6 @@
 ``transport``   the contract for messages to participants; ``links`` is the one over gRPC, ``directory`` who is where
 ``recovery``    what happens at start, and the sweep for orphans
 ``resolution``  what an operator may do by hand
+``inspection``, ``survey``, ``in_doubt``, ``audit``, ``diagnosis``  reports: what is where, why, and whether it agrees
 ``clock``, ``entropy``, ``failpoints``  the only doors for time, chance and planned crashes
 """
