@@ -135,7 +135,7 @@ def learn_joined(context: TransactionContext, metadata: MetadataPairs | None) ->
     """Take note of the branches that an answer's trailing metadata names."""
     for key, value in metadata or ():
         if key == BRANCHES_KEY:
-            context.branches.update(_text(value).split(","))
+            context.branches.update(bqual for bqual in _text(value).split(",") if bqual)
 
 
 def _text(value: str | bytes) -> str:

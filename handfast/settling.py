@@ -128,7 +128,9 @@ class Settler:
         asked = _Asked(request, inquiry, again=inquiry, send_until_s=-math.inf, maybe_executed=False)
         return await self._settle(asked, deadline_s + self._outcome_wait_s)
 
-    async def rollback(self, gtrid: str, reason: str, timeout_s: float, *, branches: int = 0) -> Verdict:
+    async def rollback(
+        self, gtrid: str, reason: str, timeout_s: float, *, branches: int = 0, commit_maybe_asked: bool = True
+    ) -> Verdict:
         """Ask for the rollback.
 
         Args:
@@ -137,6 +139,8 @@ class Settler:
             timeout_s: how long to wait for the answer. An unanswered rollback needs no more asking: what nobody
                 commits rolls back at its deadline.
             branches: as in ``commit``.
+            commit_maybe_asked: somebody may have asked for its commit. When certainly nobody did, a coordinator that
+                knows nothing of it (any more) is as good as the rollback.
 
         Raises:
             CoordinatorUnavailable: there was no answer.
@@ -146,6 +150,9 @@ class Settler:
             request = wire.RollbackRequest(gtrid=gtrid, reason=reason[:REASON_CHARACTERS_MAX], branches=branches)
             answer = await self.ask(request, timeout_s)
         except CallFailed as failure:
+            if failure.code == "TRANSACTION_UNKNOWN" and not commit_maybe_asked:
+                self._on_stale(gtrid)
+                return Verdict(gtrid, Outcome.ABORTED, AbortCause.CLIENT, reason)
             raise no_answer(failure, gtrid, _NOT_ROLLED_BACK.format(gtrid=gtrid)) from failure
         if not isinstance(answer, wire.RollbackResponse):
             raise TypeError(f"the coordinator answered Rollback with a {type(answer).__name__}")

@@ -144,23 +144,25 @@ class Transaction:
         """
         async with self._ending:
             if self._verdict is None:
-                self._verdict = await self._settler.rollback(
-                    self.gtrid, reason, self._outcome_wait_s, branches=len(self.context.branches)
-                )
+                self._verdict = await self._roll_back(reason, self._outcome_wait_s)
         if self._verdict.outcome is Outcome.COMMITTED:
             fault = HandfastFault("ALREADY_DECIDED", gtrid=self.gtrid, wish="roll back", state="COMMITTED")
             raise AlreadyDecided(fault.code, fault.message, fault.mend, gtrid=self.gtrid)
         if self._verdict.outcome.heuristic:
             raise HeuristicOutcome(self.gtrid, self._verdict.outcome, self._verdict.branches)
 
+    async def _roll_back(self, reason: str, timeout_s: float) -> Verdict:
+        branches = len(self.context.branches)
+        return await self._settler.rollback(
+            self.gtrid, reason, timeout_s, branches=branches, commit_maybe_asked=self._commit_asked
+        )
+
     async def _leave(self, problem: BaseException) -> None:
         """Roll back because of an exception, which nothing that goes wrong here may hide."""
         try:
             async with self._ending:
                 reason = f"{type(problem).__name__}: {problem}"
-                self._verdict = await self._settler.rollback(
-                    self.gtrid, reason, LEAVING_WAIT_S, branches=len(self.context.branches)
-                )
+                self._verdict = await self._roll_back(reason, LEAVING_WAIT_S)
         except HandfastError as failure:
             log.warning("transaction %s could not be rolled back at once: %s", self.gtrid, failure)
             problem.add_note(f"handfast: {failure}")

@@ -87,6 +87,8 @@ def test_an_answer_tells_which_branches_joined() -> None:
     served.branches.update({"ledger.b1", "accounts.a1"})
     context.learn_joined(asked, [("other", "x"), *context.joined_to_metadata(served)])
     assert asked.branches == {"accounts.a1", "ledger.b1"}
+    context.learn_joined(asked, [("handfast-branches", "")])
+    assert asked.branches == {"accounts.a1", "ledger.b1"}  # one too many would make a lost commit look like an abort
 
 
 def test_an_answer_from_where_nothing_joined_tells_of_no_branch() -> None:

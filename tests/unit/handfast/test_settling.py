@@ -388,6 +388,27 @@ async def test_a_rollback_says_how_many_branches_are_known_to_have_joined() -> N
         assert [request.branches for request in coordinator.asked(wire.RollbackRequest)] == [2]
 
 
+async def test_a_rollback_of_what_the_coordinator_forgot_is_one_when_nobody_asked_for_the_commit() -> None:
+    async with connected() as (coordinator, tm):
+        coordinator.will_answer(wire.RollbackRequest, UNKNOWN)
+        async with tm.transaction() as txn:
+            await txn.rollback("changed my mind")
+        assert txn.outcome is handfast.Outcome.ABORTED
+
+
+async def test_a_rollback_of_what_the_coordinator_forgot_proves_nothing_after_a_commit_was_asked_for() -> None:
+    async with connected(clock=SteppedClock()) as (coordinator, tm):
+        coordinator.will_answer(wire.CommitRequest, coordinator.lose, UNKNOWN)
+        coordinator.will_answer(wire.RollbackRequest, UNKNOWN, UNKNOWN)
+        async with tm.transaction() as txn:
+            with pytest.raises(handfast.OutcomeUnknown):
+                await txn.commit()
+            with pytest.raises(handfast.UnknownTransaction):
+                await txn.rollback()
+        with pytest.raises(handfast.UnknownTransaction):
+            await tm.rollback(txn.gtrid)
+
+
 async def test_a_one_shot_transaction_has_as_many_branches_as_it_names_resources() -> None:
     async with connected(clock=SteppedClock()) as (coordinator, tm):
         coordinator.will_answer(wire.ExecuteRequest, coordinator.lose)
