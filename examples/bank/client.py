@@ -67,6 +67,11 @@ class Bank:
         for channel in self._channels:
             await channel.close(grace=None)
 
+    async def ready(self) -> None:
+        """Wait until both services are connected: after a service was restarted, its first calls would fail."""
+        for channel in self._channels:
+            await channel.channel_ready()
+
     async def pay(self, payment: Payment) -> str:
         """Move money from a customer to a merchant. Returns the gtrid."""
         async with self.tm.transaction(timeout=self.timeout) as txn:

@@ -1,0 +1,103 @@
+"""A crash, as the person before the terminal sees it: who is in doubt, who is blocked, who waits, and for how long.
+
+One picture for the whole scene, so that the reader sees the same rows hang and then heal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chaos.bank_stack import SERVICES, PreparedBranch
+from chaos.demo.transfers import Fate
+from chaos.demo.writer import Writer
+from handfast.xid import Xid
+
+ROWS_MAX = 6
+
+_IN_DOUBT = "bold magenta"
+_FATES = {
+    Fate.COMMITTED: Text("committed: it was in the log", "green"),
+    Fate.ABORTED: Text("rolled back: no decision in the log", "yellow"),
+}
+
+
+@dataclass
+class Scene:
+    """What is to be seen now; the story changes it, the screen draws it.
+
+    Args:
+        branches: the branches in doubt, as the databases showed them after the crash.
+        writer: the bystander; None before there is one.
+        clients: what the applications are up to.
+        process: what the killed process is up to.
+        fates: what the transactions turned out to be, by gtrid.
+    """
+
+    branches: list[PreparedBranch]
+    writer: Writer | None = None
+    clients: Text = field(default_factory=Text)
+    process: Text = field(default_factory=Text)
+    fates: dict[str, Fate] = field(default_factory=dict)
+
+    @property
+    def gtrids(self) -> list[str]:
+        """The transactions that have a branch in doubt, oldest first."""
+        return list(dict.fromkeys(gtrid_of(branch) for branch in self.branches))
+
+    def draw(self) -> RenderableType:
+        """The scene at this moment."""
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="dim", no_wrap=True)
+        facts.add_column()
+        if self.writer is not None:
+            facts.add_row("writer", _writing(self.writer))
+        for name, text in (("clients", self.clients), ("process", self.process)):
+            if text.plain:
+                facts.add_row(name, text)
+        return Group(self._in_doubt(), facts)
+
+    def _in_doubt(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        table.add_column("transaction", no_wrap=True)
+        for service in SERVICES:
+            table.add_column(f"in the {service} database", no_wrap=True)
+        table.add_column("in the end", no_wrap=True)
+        for gtrid in self.gtrids[:ROWS_MAX]:
+            cells = [self._branch(gtrid, service) for service in SERVICES]
+            table.add_row(_short(gtrid), *cells, _FATES.get(self.fates.get(gtrid, Fate.UNKNOWN), Text("?", _IN_DOUBT)))
+        if len(self.gtrids) > ROWS_MAX:
+            table.add_row(f"and {len(self.gtrids) - ROWS_MAX} more", "", "", "", style="dim")
+        return table
+
+    def _branch(self, gtrid: str, service: str) -> Text:
+        found = next((one for one in self.branches if gtrid_of(one) == gtrid and one.database == service), None)
+        if found is None:
+            return Text("–", "dim")
+        held = f"holds account {found.accounts[0]}" if found.accounts else "prepared"
+        ended = self.fates.get(gtrid)
+        return Text(
+            f"ended, freed account {found.accounts[0]}" if ended and found.accounts else held,
+            "dim" if ended else _IN_DOUBT,
+        )
+
+
+def gtrid_of(branch: PreparedBranch) -> str:
+    """The branch's transaction; its plain name when it is none of ours."""
+    xid = Xid.from_gid(branch.gid)
+    return xid.gtrid if xid else branch.gid
+
+
+def _short(gtrid: str) -> str:
+    return "…" + gtrid[-12:]
+
+
+def _writing(writer: Writer) -> Text:
+    text = Text.assemble((writer.statement, "bold"), "\n")
+    if writer.ended:
+        return text.append_text(Text(f"✓ written, after {writer.waited_s:.1f} s", "green"))
+    return text.append_text(Text(f"blocked for {writer.waited_s:.1f} s", "bold red"))
