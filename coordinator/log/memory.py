@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import dropwhile, islice
 
 from coordinator.log.records import (
     DecisionRecord,
@@ -180,12 +180,15 @@ class MemoryLog(SubmittingLog):
         self._check_readable()
         return [known for known in self._durable.transactions.values() if known.end is None]
 
-    def recent(self, limit: int, since_unix_ms: int = 0) -> Sequence[LoggedTransaction]:
+    def recent(self, limit: int, since_unix_ms: int = 0, before: str = "") -> Sequence[LoggedTransaction]:
         """See LogStore."""
         self._check_readable()
+        every = iter(reversed(self._durable.transactions.items()))
+        if before:
+            every = iter(list(dropwhile(lambda one: one[0] != before, every))[1:])
         newest_first = (
             known
-            for gtrid, known in reversed(self._durable.transactions.items())
+            for gtrid, known in every
             if known.decision.decided_unix_ms >= since_unix_ms and gtrid not in self._durable.forgotten
         )
         return list(islice(newest_first, limit or None))

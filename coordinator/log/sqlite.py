@@ -32,6 +32,7 @@ SELECT_RECENT = f"""
     SELECT {STORED_COLUMNS} FROM decision WHERE decided_unix_ms >= ? AND outcome IS NOT '{FORGOTTEN}'
     ORDER BY seq DESC LIMIT ?
 """
+SELECT_RECENT_BEFORE = SELECT_RECENT.replace("ORDER", "AND seq < (SELECT seq FROM decision WHERE gtrid = ?) ORDER")
 _SELECT_FORGOTTEN = f"SELECT 1 FROM decision WHERE gtrid = ? AND outcome = '{FORGOTTEN}'"
 _SELECT_PARTICIPANTS = """
     SELECT resource, instance, address, kind, operations, registered_unix_ms FROM participant
@@ -146,8 +147,10 @@ class SqliteLog(SubmittingLog):
         """See LogStore."""
         return self._read_transactions(SELECT_UNENDED, ())
 
-    def recent(self, limit: int, since_unix_ms: int = 0) -> Sequence[LoggedTransaction]:
+    def recent(self, limit: int, since_unix_ms: int = 0, before: str = "") -> Sequence[LoggedTransaction]:
         """See LogStore."""
+        if before:
+            return self._read_transactions(SELECT_RECENT_BEFORE, (since_unix_ms, before, limit or -1))
         return self._read_transactions(SELECT_RECENT, (since_unix_ms, limit or -1))
 
     def was_forgotten(self, gtrid: str) -> bool:

@@ -108,15 +108,14 @@ class LogStore(Protocol):
     def unended(self) -> Sequence[LoggedTransaction]:
         """Return the decided transactions without an end record, oldest first; recovery drives them on."""
 
-    def recent(self, limit: int, since_unix_ms: int = 0) -> Sequence[LoggedTransaction]:
-        """Return decided transactions, the one decided last first.
-
-        Reads no more than it must for a limit alone; with ``since_unix_ms``, or without a limit, it may read the whole
-        log (0.1 s for a million transactions, and more to return them): for reports, not for the hot path.
+    def recent(self, limit: int, since_unix_ms: int = 0, before: str = "") -> Sequence[LoggedTransaction]:
+        """Return decided transactions, those decided last first.
 
         Args:
-            limit: how many at most; 0 means all.
+            limit: how many at most; 0 means all. A log may hold millions: whoever wants all of them asks page by page.
             since_unix_ms: only those decided at or after, in milliseconds since 1970.
+            before: only those decided before this one, a gtrid that the last page ended with; empty means no bound. One
+                that is gone meanwhile ends the paging.
         """
 
     def was_forgotten(self, gtrid: str) -> bool:

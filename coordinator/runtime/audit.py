@@ -13,7 +13,7 @@ active, not logged, still prepared.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.log.records import LoggedTransaction
@@ -29,6 +29,9 @@ from handfast.v1 import types_pb2 as t
 
 CHUNK = 500
 """Branches asked for in one Inspect."""
+
+PAGE = 1000
+"""Transactions read from the log at a time; reading them holds the event loop up for some milliseconds."""
 
 ATOMIC, PENDING, DIFFERS = "atomic", "pending", "differs"
 
@@ -99,13 +102,15 @@ class Audit:
         """
         found = _Findings()
         before = await survey(self._requests, self._links)
-        logged = self._driver.log.recent(0, since_unix_ms)
-        claims = [*_claims_of_log(logged), *self._claims_of_memory(since_unix_ms)]
-        found.transactions = len({claim.gtrid for claim in claims} | {one.decision.gtrid for one in logged})
-        await self._compare(claims, found)
-        _name_heuristics(logged, found)
+        unrecorded = list(self._claims_of_memory(since_unix_ms))
+        found.transactions = len({claim.gtrid for claim in unrecorded})
+        await self._compare(unrecorded, found)
+        async for logged in self._pages(since_unix_ms):
+            found.transactions += len(logged)
+            await self._compare(list(_claims_of_log(logged)), found)
+            _name_heuristics(logged, found)
         after = await survey(self._requests, self._links)
-        self._look_at_prepared(before, after, claims, found)
+        self._look_at_prepared(before, after, {(claim.gtrid, claim.bqual) for claim in unrecorded}, found)
         return a.AuditResponse(
             verdict=found.verdict(),
             transactions=found.transactions,
@@ -115,6 +120,17 @@ class Audit:
             differences=[*found.against, *found.open],
             unreachable=[found.unreachable[name] for name in sorted(found.unreachable)],
         )
+
+    async def _pages(self, since_unix_ms: int) -> AsyncIterator[list[LoggedTransaction]]:
+        """Read the log page by page, for it may be long, and transactions run meanwhile."""
+        last = ""
+        while page := self._driver.log.recent(PAGE, before=last):
+            last = page[-1].decision.gtrid
+            wanted = [one for one in page if one.decision.decided_unix_ms >= since_unix_ms]
+            if not wanted:
+                return
+            yield wanted
+            await self._driver.clock.sleep(0)
 
     def _claims_of_memory(self, since_unix_ms: int) -> Iterable[Claim]:
         """Aborts that memory still holds. They have no record, and may be contradicted all the same."""
@@ -157,10 +173,9 @@ class Audit:
 
     # -- what is prepared ------------------------------------------------------------------------------------------
 
-    def _look_at_prepared(self, before: Survey, after: Survey, claims: Sequence[Claim], found: _Findings) -> None:
+    def _look_at_prepared(self, before: Survey, after: Survey, claimed: set[BranchKey], found: _Findings) -> None:
         for finding in (*before.unreachable, *after.unreachable):
             found.unreachable.setdefault(finding.subject, finding)
-        claimed = {(claim.gtrid, claim.bqual) for claim in claims}
         for key in sorted(before.prepared.keys() & after.prepared.keys()):
             found.in_doubt.add(key)
             if key not in claimed:

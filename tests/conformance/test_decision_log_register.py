@@ -222,3 +222,15 @@ async def test_a_record_that_can_t_be_written_fails_where_it_is_offered(rig: Rig
             refused.append(call)
     assert len(refused) == 3
     assert await decide(rig.store, commit(1)) is Decision.COMMIT
+
+
+async def test_all_transactions_can_be_read_page_by_page(rig: Rig) -> None:
+    for number in range(1, 6):
+        await decide(rig.store, commit(number))
+    pages: list[list[str]] = []
+    last = ""
+    while page := rig.store.recent(2, before=last):
+        pages.append([known.decision.gtrid for known in page])
+        last = page[-1].decision.gtrid
+    assert pages == [[gtrid(5), gtrid(4)], [gtrid(3), gtrid(2)], [gtrid(1)]]
+    assert rig.store.recent(2, before=gtrid(9)) == []
