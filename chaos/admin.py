@@ -72,10 +72,10 @@ class Admin:
 
     def _ask(self, method: str, request: Message, parse: Callable[[bytes], Response]) -> Response:
         with grpc.insecure_channel(self.address, options=_OPTIONS) as channel:
-            call = channel.unary_unary(
+            call: grpc.UnaryUnaryMultiCallable[Message, Response] = channel.unary_unary(
                 f"/handfast.v1.Admin/{method}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=parse,
             )
-            answer: Response = call(request, timeout=self.timeout_s)
+            answer = call(request, timeout=self.timeout_s)
         return answer

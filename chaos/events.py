@@ -1,7 +1,7 @@
 """What happened in a run and when, on one clock: the material of the live progress, the picture and the log.
 
-Seconds count from the start of the run. They come from the monotonic clock; a database's wall-clock times are moved
-onto it by ``of_unix``.
+Seconds count from the moment at which the stack is ready. They come from the monotonic clock; a database's wall-clock
+times are moved onto it by ``of_unix``.
 """
 
 from __future__ import annotations
@@ -66,12 +66,16 @@ class EventLog:
     """
 
     def __init__(self, listener: Listener = lambda event: None) -> None:
-        self._started_s = time.monotonic()
-        self._started_unix_s = time.time()
+        self.begin()
         self._listener = listener
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._faults: list[FaultSpan] = []
+
+    def begin(self) -> None:
+        """Let the run begin now, at 0 s."""
+        self._started_s = time.monotonic()
+        self._started_unix_s = time.time()
 
     def now_s(self) -> float:
         """Seconds since the run began."""

@@ -36,15 +36,24 @@ class Lab:
         scenario: says what to build and what to watch.
         stack: closes everything.
         seed: of the load.
+        minutes: how long the scenario `everything` lasts.
         listener: is told of each event as it happens.
         toxiproxy: the server program.
     """
 
     def __init__(
-        self, scenario: Scenario, stack: Stack, *, seed: int, listener: Listener, toxiproxy: Path | None = None
+        self,
+        scenario: Scenario,
+        stack: Stack,
+        *,
+        seed: int,
+        minutes: float = 1.0,
+        listener: Listener = lambda event: None,
+        toxiproxy: Path | None = None,
     ) -> None:
         self.scenario = scenario
         self.seed = seed
+        self.minutes = minutes
         self.random = random.Random(seed)
         self.events = EventLog(listener)
         self.history = History(self.events.now_s)
@@ -82,6 +91,7 @@ class Lab:
     def _start(self) -> None:
         self.stack.start(self.server)
         self.stack.start(self.bank)
+        self.events.begin()
         for database in SERVICES:
             connect = self._connector(database)
             self.watches.append(PreparedWatch(database, connect, self.events.now_s, self.events.of_unix))

@@ -14,7 +14,7 @@ from chaos.checkers import ABORTED, COMMITTED, IN_DOUBT_S_MAX, check
 from chaos.events import Event, Listener
 from chaos.evidence import Evidence
 from chaos.lab import Lab, lane_of
-from chaos.scenario import Finding, Run, Scenario
+from chaos.scenario import DECIDED, Finding, Run, Scenario
 from chaos.stack import NotInTime, Stack, wait_until
 from chaos.stack.postgres_binaries import VERSION_DEFAULT, find_binaries
 from chaos.stack.postgres_data import make_template
@@ -81,6 +81,7 @@ async def run_scenario(
     shared: Path,
     *,
     seed: int,
+    minutes: float = 1.0,
     listener: Listener = lambda event: None,
     keep: bool = False,
     toxiproxy: Path | None = None,
@@ -91,6 +92,7 @@ async def run_scenario(
         scenario: which.
         shared: a folder that outlives it, for what stacks can share.
         seed: of the load and the schedule.
+        minutes: how long the scenario `everything` lasts.
         listener: is told of each event as it happens.
         keep: leave the stack's folder, with data and logs.
         toxiproxy: the server program; looked for when None.
@@ -99,7 +101,7 @@ async def run_scenario(
     started_s = loop.time()
     async with Stack(keep=keep) as stack:
         await asyncio.to_thread(_share, shared, stack.path)
-        lab = Lab(scenario, stack, seed=seed, listener=listener, toxiproxy=toxiproxy)
+        lab = Lab(scenario, stack, seed=seed, minutes=minutes, listener=listener, toxiproxy=toxiproxy)
         run, findings, error = await _run(lab, scenario)
         logs = _logs(lab)
     return Result(
@@ -217,12 +219,14 @@ def _phases(lab: Lab) -> dict[str, list[tuple[float, str]]]:
     found: dict[str, list[tuple[float, str]]] = {}
     for call in [call for call in lab.history.calls if call.gtrid][:_PHASES_CALLS_MAX]:
         try:
-            history = lab.bank.admin.transaction(call.gtrid).history
+            told = lab.bank.admin.transaction(call.gtrid)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
             continue
-        found[call.gtrid] = [(lab.events.of_unix(entry.unix_ms / 1000), entry.event) for entry in history]
+        moments = [(entry.unix_ms, entry.event) for entry in told.history]
+        moments += [(told.decided_unix_ms, DECIDED)] if told.decided_unix_ms else []
+        found[call.gtrid] = [(lab.events.of_unix(unix_ms / 1000), event) for unix_ms, event in moments]
     return found
 
 

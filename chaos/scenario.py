@@ -29,6 +29,9 @@ from chaos.observers import Blocked, HalfSeen, InDoubt, joined
 if TYPE_CHECKING:
     from chaos.lab import Lab
 
+DECIDED = "Decided"
+"""Among a transaction's phases: the moment at which its decision was made, which a restart does not change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
