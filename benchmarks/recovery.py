@@ -1,0 +1,105 @@
+"""Coming back: recovery_ratio, with many branches in doubt, and open_log_s, with much behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
+from benchmarks.lab import FINISH_CONNECTIONS, Coordinator, run_worker
+from benchmarks.pairs import alternate, summarize
+from chaos.stack import wait_until
+from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
+from coordinator.log.rows import decision_row, end_row
+from coordinator.log.sqlite import SqliteLog
+from coordinator.protocol.states import Decision, Outcome
+from handfast.xid import Gtrid
+
+RESOLVED_S_MAX = 300.0
+CHUNK = 10_000
+
+_FILL = """
+    INSERT INTO decision
+        (gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches, crc,
+         outcome, ended_unix_ms, evidence, end_crc)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def recovery(bench: Bench) -> list[Figure]:
+    """Branches resolved a second from the restart, against COMMIT PREPARED."""
+    pairs = alternate(lambda: _resolved_per_second(bench), lambda: _committed_per_second(bench), bench.plan.pairs)
+    rates = {"handfast": [pair.a for pair in pairs], "by hand": [pair.b for pair in pairs]}
+    bench.details["recovery, branches a second"] = rates
+    return [Figure("recovery_ratio", summarize(pair.a / pair.b for pair in pairs))]
+
+
+def _resolved_per_second(bench: Bench) -> float:
+    services = bench.services
+    services.coordinator.process.kill()
+    run_worker(bench.stack, services.spec("leave_in_doubt", count=bench.plan.in_doubt, watch={}))
+    in_doubt = services.postgres.prepared()
+    began_s = time.perf_counter()
+    services.coordinator.process.start(wait=False)
+    wait_until(lambda: services.postgres.prepared() == 0, RESOLVED_S_MAX, "branches stay in doubt")
+    took_s = time.perf_counter() - began_s
+    services.coordinator.process.wait_ready()
+    services.wait_reached()
+    return in_doubt / took_s
+
+
+def _committed_per_second(bench: Bench) -> float:
+    spec = bench.services.spec("commit_prepared", count=bench.plan.in_doubt, in_flight=FINISH_CONNECTIONS, watch={})
+    return run_worker(bench.stack, spec).per_second
+
+
+def open_log(bench: Bench) -> list[Figure]:
+    """Start with a full log, against start with an empty one."""
+    full, empty = (Coordinator(bench.stack, name) for name in ("full-log", "empty-log"))
+    bench.tell(f"  writing a log of {bench.plan.logged} transactions")
+    fill_log(full.log, bench.plan.logged)
+    pairs = alternate(lambda: _ready_s(full), lambda: _ready_s(empty), bench.plan.pairs)
+    bench.details["start, s"] = {"full": [pair.a for pair in pairs], "empty": [pair.b for pair in pairs]}
+    note = f"with {bench.plan.logged} finished transactions"
+    return [Figure("open_log_s", summarize(pair.a - pair.b for pair in pairs), note)]
+
+
+def _ready_s(coordinator: Coordinator) -> float:
+    began_s = time.perf_counter()
+    coordinator.start()
+    took_s = time.perf_counter() - began_s
+    coordinator.process.stop()
+    return took_s
+
+
+def fill_log(path: Path, count: int) -> None:
+    """Write so many finished transactions into a new log, as the coordinator would have spelled them."""
+    coordinator_id = asyncio.run(_make_log(path))
+    rows = finished_rows(coordinator_id, count)
+    with closing(sqlite3.connect(path)) as log, log:
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            log.executemany(_FILL, chunk)
+
+
+async def _make_log(path: Path) -> str:
+    log = SqliteLog(path, make_coordinator_id=lambda: "benchmrk", on_broken=print)
+    identity = await log.open()
+    await log.close()
+    return identity.coordinator_id
+
+
+def finished_rows(coordinator_id: str, count: int) -> Iterator[tuple[object, ...]]:
+    """Rows of finished transactions, the newest ended now."""
+    now_ms = time.time_ns() // 1_000_000
+    for number in range(count):
+        ended_ms = now_ms - (count - number)
+        gtrid = str(Gtrid(coordinator_id, 1, ended_ms, number))
+        branches = (LoggedBranch("accounts.bench", f"pg:{number}"), LoggedBranch("ledger.bench", f"pg:{number}"))
+        decision = decision_row(DecisionRecord(gtrid, Decision.COMMIT, branches, ended_ms, ended_ms, "bench"))
+        yield *decision, *end_row(EndRecord(gtrid, Outcome.COMMITTED, ended_ms))[:-1]
