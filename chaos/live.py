@@ -94,8 +94,8 @@ def _wide(results: Sequence[Result]) -> Table:
     table.add_column("total", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for result in results:
-        row = [result.scenario.name, result.scenario.expected, Text(result.observed), *blocked(result)]
-        table.add_row(*row, _verdict(result))
+        row: list[str | Text] = [result.scenario.name, result.scenario.expected, Text(result.observed)]
+        table.add_row(*row, *blocked(result), _verdict(result))
     return table
 
 
