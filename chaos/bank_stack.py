@@ -220,6 +220,16 @@ class BankStack:
             for gid, seconds, accounts in self._fetch(service, query)
         ]
 
+    def statements(self, service: str) -> int:
+        """How many statements run in a database, those that wait for a lock not counted."""
+        query = """
+            SELECT count(*)::int FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+                AND state = 'active' AND wait_event_type IS DISTINCT FROM 'Lock'
+        """
+        count: int = self._fetch(service, query)[0][0]
+        return count
+
     def journal(self) -> list[JournalLine]:
         """Every line of both journals, in order for each database."""
         query = "SELECT line, transfer, account, amount FROM journal ORDER BY line"

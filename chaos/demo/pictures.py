@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -36,7 +35,7 @@ def progress(workload: Workload) -> RenderableType:
     """How far the transfers are."""
     row = Table.grid(padding=(0, 2))
     row.add_row(
-        ProgressBar(total=workload.total, completed=workload.done, width=BAR_WIDTH),
+        ProgressBar(workload.total, workload.done, width=BAR_WIDTH, complete_style="cyan", finished_style="green"),
         f"{workload.done:,} of {workload.total:,}",
         Text(f"{workload.count(Fate.COMMITTED):,} committed", "green"),
         Text(f"{workload.count(Fate.ABORTED):,} aborted", "yellow"),
@@ -55,9 +54,9 @@ def audit(response: admin_pb2.AuditResponse, lines: int) -> RenderableType:
     )
 
 
-def summary(findings: Findings, folder: str) -> RenderableType:
+def summary(findings: Findings) -> RenderableType:
     """All the numbers."""
-    table = Table(box=box.SIMPLE_HEAVY, show_header=False, pad_edge=False)
+    table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_column()
@@ -71,7 +70,7 @@ def summary(findings: Findings, folder: str) -> RenderableType:
     table.add_row("money before", money(findings.money_before), "")
     table.add_row("money after", money(findings.money_after), same)
     table.add_row("longest block", f"{findings.longest_block_s:.1f} s", "what a bystander waited for a row in doubt")
-    return Group(table, Text(f"kept: {folder}", "dim") if folder else Text())
+    return table
 
 
 def verdict(findings: Findings) -> RenderableType:
@@ -88,12 +87,18 @@ def differing(findings: Findings) -> RenderableType:
     return Group(*(Text(f"✗ {difference}", "bold red") for difference in findings.differences))
 
 
-def whither() -> RenderableType:
-    """Where to go next."""
+def whither(kept: str) -> RenderableType:
+    """Where to go next.
+
+    Args:
+        kept: the folder with logs and data, when it was kept.
+    """
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_row("README.md", "your first transaction, in a service of your own")
     grid.add_row("examples/bank/", "the bank that you have just seen, in ordinary psycopg")
     grid.add_row("docs/", "why it works, and what it does not promise")
     grid.add_row("handfast chaos list", "every other way to die, one at a time")
+    if kept:
+        grid.add_row(kept, "the logs and data of this run, as you wished")
     return grid

@@ -7,6 +7,8 @@ import json as json_format
 import logging
 import sys
 
+import grpc
+import psycopg
 from rich.console import Console
 from rich.text import Text
 
@@ -51,8 +53,9 @@ def run_demo(*, json: bool, keep: bool, transfers: int = 1000) -> int:
     except KeyboardInterrupt:
         console.print(Text("\nStopped. Everything that was started is ended.", "yellow"))
         return _EXIT_INTERRUPTED
-    except (StackError, HandfastError) as problem:
-        Console(stderr=True, highlight=False, emoji=False).print(Text(f"The demo could not go on. {problem}", "red"))
+    except (StackError, HandfastError, TimeoutError, psycopg.Error, grpc.RpcError) as problem:
+        words = str(problem) or type(problem).__name__
+        Console(stderr=True, highlight=False, emoji=False).print(Text(f"The demo could not go on. {words}", "red"))
         return _EXIT_DIFFERS
     if json:
         sys.stdout.write(json_format.dumps(findings.as_json()) + "\n")
@@ -62,9 +65,11 @@ def run_demo(*, json: bool, keep: bool, transfers: int = 1000) -> int:
 async def _run(screen: Screen, *, keep: bool, transfers: int) -> Findings:
     async with Stack(keep=keep) as stack:
         findings = await Story(stack, screen, transfers).tell()
-        screen.console.print(pictures.summary(findings, str(stack.path) if keep else ""))
-    screen.console.print(pictures.differing(findings))
-    screen.console.print(pictures.whither())
+    screen.step("Summary")
+    screen.show(pictures.summary(findings))
+    screen.step("Where to go next")
+    screen.show(pictures.whither(str(stack.path) if keep else ""))
+    screen.show(pictures.differing(findings))
     screen.console.print()
     screen.console.print(pictures.verdict(findings))
     return findings

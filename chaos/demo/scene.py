@@ -5,6 +5,7 @@ One picture for the whole scene, so that the reader sees the same rows hang and 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from rich import box
@@ -17,12 +18,13 @@ from chaos.demo.transfers import Fate
 from chaos.demo.writer import Writer
 from handfast.xid import Xid
 
-ROWS_MAX = 6
+ROWS_MAX = 8
+SHORT_GTRID = 11
 
 _IN_DOUBT = "bold magenta"
 _FATES = {
-    Fate.COMMITTED: Text("committed: it was in the log", "green"),
-    Fate.ABORTED: Text("rolled back: no decision in the log", "yellow"),
+    Fate.COMMITTED: Text("COMMITTED, as the log says", "green"),
+    Fate.ABORTED: Text("ROLLED BACK, for no COMMIT is logged", "yellow"),
 }
 
 
@@ -31,6 +33,7 @@ class Scene:
     """What is to be seen now; the story changes it, the screen draws it.
 
     Args:
+        victim: the name of the killed process.
         branches: the branches in doubt, as the databases showed them after the crash.
         writer: the bystander; None before there is one.
         clients: what the applications are up to.
@@ -38,6 +41,7 @@ class Scene:
         fates: what the transactions turned out to be, by gtrid.
     """
 
+    victim: str
     branches: list[PreparedBranch]
     writer: Writer | None = None
     clients: Text = field(default_factory=Text)
@@ -56,7 +60,7 @@ class Scene:
         facts.add_column()
         if self.writer is not None:
             facts.add_row("writer", _writing(self.writer))
-        for name, text in (("clients", self.clients), ("process", self.process)):
+        for name, text in (("clients", self.clients), (self.victim, self.process)):
             if text.plain:
                 facts.add_row(name, text)
         return Group(self._in_doubt(), facts)
@@ -65,25 +69,26 @@ class Scene:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
         table.add_column("transaction", no_wrap=True)
         for service in SERVICES:
-            table.add_column(f"in the {service} database", no_wrap=True)
-        table.add_column("in the end", no_wrap=True)
+            table.add_column(f"{service} database", no_wrap=True)
+        table.add_column("outcome", no_wrap=True)
         for gtrid in self.gtrids[:ROWS_MAX]:
             cells = [self._branch(gtrid, service) for service in SERVICES]
             table.add_row(_short(gtrid), *cells, _FATES.get(self.fates.get(gtrid, Fate.UNKNOWN), Text("?", _IN_DOUBT)))
-        if len(self.gtrids) > ROWS_MAX:
-            table.add_row(f"and {len(self.gtrids) - ROWS_MAX} more", "", "", "", style="dim")
+        if rest := self.gtrids[ROWS_MAX:]:
+            table.add_row(f"and {len(rest)} more", "", "", self._ends(rest), style="dim")
         return table
+
+    def _ends(self, gtrids: list[str]) -> str:
+        """How many ended how, of those for which there is no room."""
+        ends = Counter(self.fates[gtrid].value for gtrid in gtrids if gtrid in self.fates)
+        return ", ".join(f"{number} {fate}" for fate, number in ends.most_common())
 
     def _branch(self, gtrid: str, service: str) -> Text:
         found = next((one for one in self.branches if gtrid_of(one) == gtrid and one.database == service), None)
         if found is None:
             return Text("–", "dim")
-        held = f"holds account {found.accounts[0]}" if found.accounts else "prepared"
-        ended = self.fates.get(gtrid)
-        return Text(
-            f"ended, freed account {found.accounts[0]}" if ended and found.accounts else held,
-            "dim" if ended else _IN_DOUBT,
-        )
+        row = f"account {found.accounts[0]}" if found.accounts else "a row"
+        return Text(f"{row}: free again", "dim") if gtrid in self.fates else Text(f"{row}: LOCKED", _IN_DOUBT)
 
 
 def gtrid_of(branch: PreparedBranch) -> str:
@@ -93,11 +98,13 @@ def gtrid_of(branch: PreparedBranch) -> str:
 
 
 def _short(gtrid: str) -> str:
-    return "…" + gtrid[-12:]
+    return "…" + gtrid[-SHORT_GTRID:]
 
 
 def _writing(writer: Writer) -> Text:
-    text = Text.assemble((writer.statement, "bold"), "\n")
     if writer.ended:
-        return text.append_text(Text(f"✓ written, after {writer.waited_s:.1f} s", "green"))
-    return text.append_text(Text(f"blocked for {writer.waited_s:.1f} s", "bold red"))
+        state = Text(f"✓ written, after {writer.waited_s:.1f} s", "green")
+    else:
+        blocked = (f"blocked for {writer.waited_s:4.1f} s", "bold red")
+        state = Text.assemble(blocked, ("  by no living session: pg_blocking_pids() is {0}", "dim"))
+    return Text.assemble((writer.statement, "bold"), "\n", state)

@@ -192,6 +192,8 @@ async def make(bank: Bank, transfer: Transfer) -> Result:
         gtrid = await _make(bank, transfer)
     except handfast.OutcomeUnknown as unknown:
         return Result(transfer, Fate.UNKNOWN, unknown.gtrid, branches=unknown.branches)
+    except handfast.HeuristicOutcome as heuristic:
+        return Result(transfer, Fate.UNKNOWN, heuristic.gtrid, reason=str(heuristic))
     except handfast.TransactionAborted as aborted:
         return Result(transfer, Fate.ABORTED, aborted.gtrid, reason=why_aborted(aborted))
     except handfast.CoordinatorUnavailable as problem:
@@ -274,5 +276,7 @@ def why_aborted(aborted: handfast.TransactionAborted) -> str:
         return "insufficient funds"
     if "no account" in aborted.reason:
         return "no such account"
+    if aborted.reason_code == "VOTE_LOST":
+        return _REASON_BY_CAUSE[handfast.AbortCause.UNREACHABLE]
     known = _REASON_BY_CAUSE.get(aborted.cause) if aborted.cause else None
     return known or aborted.reason_code or aborted.reason

@@ -44,19 +44,23 @@ class Writer:
         """How long it has waited, or had waited when its turn came, in seconds."""
         return (self._ended_s or time.monotonic()) - self._started_s
 
-    async def start(self) -> None:
-        """Send the statement, and see that it is blocked by no session at all.
+    async def start(self) -> bool:
+        """Send the statement, and see whether a branch in doubt blocks it.
 
         Postgres gives process id 0 for a lock that a prepared transaction holds: nobody is there who could be asked, or
         killed.
 
+        Returns:
+            True once it is blocked so; False when it has written, because nothing blocked it.
+
         Raises:
-            NotInTime: nothing blocks it.
+            NotInTime: neither.
         """
         connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
         self._started_s = time.monotonic()
         self._task = asyncio.create_task(self._write(connection))
-        await asyncio.to_thread(self._see_blocked, connection.info.backend_pid)
+        await asyncio.to_thread(self._look_on, connection.info.backend_pid)
+        return not self.ended
 
     async def finish(self, timeout_s: float) -> float:
         """Wait until it has written. Returns how long it was blocked, in seconds.
@@ -80,10 +84,10 @@ class Writer:
             await connection.execute(_WRITE, (self.account,))
             self._ended_s = time.monotonic()
 
-    def _see_blocked(self, pid: int) -> None:
+    def _look_on(self, pid: int) -> None:
         with psycopg.connect(self._dsn, autocommit=True) as onlooker:
             wait_until(
-                lambda: 0 in onlooker.execute(_BLOCKERS, (pid,)).fetchall()[0][0],
+                lambda: self.ended or 0 in onlooker.execute(_BLOCKERS, (pid,)).fetchall()[0][0],
                 _BLOCKED_S_MAX,
-                f"account {self.account} is not held by a branch in doubt",
+                f"account {self.account} is neither written nor held by a branch in doubt",
             )

@@ -9,6 +9,7 @@ import grpc.aio
 
 from examples.bank import database
 from examples.bank.booking import Connection
+from handfast.frames import server_options
 from participant import Participant
 
 Register = Callable[[Participant[Connection], grpc.aio.Server], None]
@@ -57,13 +58,14 @@ async def serve(name: str, register: Register, settings: Settings) -> None:
     listening = f"{settings.host}:{settings.port}"
     address = settings.address or listening
     participant = Participant(name, settings.dsn, coordinator=settings.coordinator, address=address)
-    server = grpc.aio.server(interceptors=participant.interceptors())
+    server = grpc.aio.server(interceptors=participant.interceptors(), options=server_options())
     register(participant, server)
     participant.add_to_server(server)  # the coordinator's way in: Prepare, Commit, Rollback
     server.add_insecure_port(listening)
 
+    await server.start()
     async with participant:
-        await server.start()
         print(f"{name} is ready on {listening}", flush=True)
         await stopped.wait()
-        await server.stop(STOP_GRACE_S)
+    # Last, for the coordinator stays connected as long as there is a participant.
+    await server.stop(STOP_GRACE_S)
