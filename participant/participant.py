@@ -217,6 +217,7 @@ class Participant(Generic[ConnectionT]):
         )
 
     def _on_registered(self, coordinator_id: str, epoch: int) -> None:
+        self._driver.floor.on_epoch(coordinator_id, epoch)
         self._recovery.on_registered(coordinator_id, epoch)
 
     async def _enlist(self, gtrid: str, deadline_s: float) -> None:

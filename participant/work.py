@@ -226,10 +226,24 @@ class WorkFloor(Generic[ConnectionT]):
         """Take no more work, and begin to roll back what is active."""
         self._closed = True
         for held in list(self._held.values()):
-            if held.branch.state is State.ACTIVE:
-                cause = Cause("BRANCH_FAILED", f"The process that held {self._bqual} of {held.xid.gtrid} was stopped.")
-                self._branches.on_work_failed(held.branch, cause, self._clock.monotonic_s())
-                self._tasks.start(self.drop(held.xid.gtrid, "the participant closes"))
+            self._give_up(held, "the process that held it was stopped")
+
+    def on_epoch(self, coordinator_id: str, epoch: int) -> None:
+        """Begin to roll back what is active and belongs to an earlier life of this coordinator.
+
+        A coordinator keeps what is undecided in memory only. One that has restarted will never ask such a branch to
+        prepare, and its locks need not wait for the deadline.
+        """
+        for held in list(self._held.values()):
+            named = Gtrid.parse(held.xid.gtrid)
+            if named.coordinator_id == coordinator_id and named.epoch < epoch:
+                self._give_up(held, "the coordinator restarted before it asked for the vote")
+
+    def _give_up(self, held: Held[ConnectionT], why: str) -> None:
+        if held.branch.state is State.ACTIVE:
+            cause = Cause("BRANCH_FAILED", f"{self._bqual} of {held.xid.gtrid} was rolled back: {why}.")
+            self._branches.on_work_failed(held.branch, cause, self._clock.monotonic_s())
+            self._tasks.start(self.drop(held.xid.gtrid, why))
 
     # -- beginning -------------------------------------------------------------------------------------------------
 

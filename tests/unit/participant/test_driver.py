@@ -11,7 +11,7 @@ from participant.clock import SystemClock
 from participant.config import ParticipantOptions
 from participant.driver import Driver
 from participant.operations import Operations
-from participant.protocol import Outcome, Vote
+from participant.protocol import Outcome, State, Vote
 from participant.resource import AnswerLost
 from participant.testing import Changes, MemoryResource
 from participant.work import OperationCall
@@ -116,3 +116,22 @@ async def test_work_after_the_end_is_refused(driver: Driver[Changes]) -> None:
         async with driver.floor.join(GTRID, 1e12):
             pass
     assert refused.value.code == "ROLLED_BACK_FIRST"
+
+
+async def test_work_of_an_earlier_life_of_the_coordinator_is_rolled_back_at_once(driver: Driver[Changes]) -> None:
+    prepared = "testcrd2-1-0-2"
+    await driver.prepare(prepared, OURS, 5.0, WRITE)
+    async with driver.floor.join(GTRID, float("inf")) as changes:
+        changes["written"] = 5
+    driver.floor.on_epoch("testcrd2", 1)
+    driver.floor.on_epoch("othercrd", 9)
+    branch = driver.branches.find(GTRID)
+    assert branch is not None
+    assert branch.state is State.ACTIVE
+
+    driver.floor.on_epoch("testcrd2", 2)
+    voted = await driver.prepare(GTRID, OURS, 5.0)
+    assert (voted.vote, voted.cause) == (Vote.NO, branch.cause)
+    assert voted.cause is not None
+    assert "the coordinator restarted" in voted.cause.reason
+    assert (await driver.prepare(prepared, OURS, 5.0)).vote is Vote.YES  # what is prepared stays
