@@ -157,9 +157,13 @@ class Links:
         for address in known:
             self._link(address)
         for address in set(self._links) - known:
-            task = asyncio.create_task(self._links.pop(address).close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._drop(address)
+
+    def connect_now(self, address: str) -> None:
+        """Connect to an address where somebody just said to be, without waiting out the backoff of failed attempts."""
+        if self._link(address).channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            self._drop(address)
+            self._link(address)
 
     async def close(self) -> None:
         """End every connection; calls under way fail."""
@@ -167,6 +171,11 @@ class Links:
         await asyncio.gather(*(link.close() for link in links), *self._closing)
 
     # -- links -----------------------------------------------------------------------------------------------------
+
+    def _drop(self, address: str) -> None:
+        task = asyncio.create_task(self._links.pop(address).close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _link(self, address: str) -> _Link:
         link = self._links.get(address)
