@@ -61,9 +61,10 @@ class DecisionStood:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRefused:
-    """The log certainly did not write the decision offered."""
+    """The decision offered was certainly not written: the log refused it, or it was too late to offer it."""
 
     reason: str
+    cause: Cause = Cause.LOG_REFUSED
 
 
 @dataclass(frozen=True, slots=True)

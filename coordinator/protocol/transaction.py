@@ -283,7 +283,7 @@ class GlobalTransaction:
         return NOTHING
 
     def on_decision_refused(self, event: e.DecisionRefused) -> Effects:
-        return self._abort(Cause.LOG_REFUSED, event.reason)
+        return self._abort(event.cause, event.reason)
 
     def on_rollback_requested(self, event: e.RollbackRequested) -> Effects:
         if self.state is S.ACTIVE or (self.state is S.PREPARING and not self._out_of_our_hands):

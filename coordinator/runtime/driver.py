@@ -33,7 +33,7 @@ from coordinator.protocol.effects import (
     SendRollback,
 )
 from coordinator.protocol.effects import EndRecord as EndWanted
-from coordinator.protocol.states import Decision, Outcome, Vote
+from coordinator.protocol.states import Cause, Decision, Outcome, Vote
 from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction
 from coordinator.runtime import messages
 from coordinator.runtime.backoff import Backoff
@@ -264,10 +264,19 @@ class Driver:
 
     def _force(self, running: Running, branches: tuple[LoggedBranch, ...]) -> None:
         self._failpoints.reach("before-force")
+        if self.clock.now_s() > running.transaction.deadline_s:
+            # The machine looked at the time when the vote came, and this process may have stood still since then. Told
+            # to it later, because it is in the middle of the step that wants the record.
+            self.clock.call_later(0.0, partial(self._on_too_late_to_force, running))
+            return
         record = DecisionRecord(
             running.gtrid, Decision.COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
         )
         self.log.decide(record, partial(self._on_decided, running))
+
+    def _on_too_late_to_force(self, running: Running) -> None:
+        running.held = ()
+        self.feed(running, e.DecisionRefused("the deadline passed before the decision was written", Cause.DEADLINE))
 
     def _on_decided(self, running: Running, standing: Decision | LogRefused | LogBroken) -> None:
         held, running.held = running.held, ()
