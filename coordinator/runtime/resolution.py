@@ -25,6 +25,7 @@ from handfast.xid import split_bqual
 
 S = TransactionState
 ACTIONS = ("commit", "rollback", "retry-now", "forget")
+_ACTION_OF = {Decision.COMMIT: "commit", Decision.ABORT: "rollback"}
 ASK_TIMEOUT_S = 10.0
 
 
@@ -108,12 +109,12 @@ class Resolution:
         if not heuristic:
             raise HandfastFault("RESOLUTION_CONTRADICTS", gtrid=gtrid, decision=machine.decision.value)
         state = machine.state.value
-        await self._record(gtrid, _action(wish), True, operator, reason, state, "heuristic, under way")
+        await self._record(gtrid, _ACTION_OF[wish], True, operator, reason, state, "heuristic, under way")
         if running.transaction.state in FINAL_STATES:
             raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem="it ended on every branch just now")
         self._driver.feed(running, e.ResolvedAgainstDecision(wish, operator or "an operator"))
         await self._settle(running)
-        return f"branches in doubt were told to {_action(wish)}, against the decision"
+        return f"branches in doubt were told to {_in_words(wish)}, against the decision"
 
     async def _decide_undecided(self, running: Running, wish: Decision, operator: str, reason: str) -> str:
         machine = running.transaction
@@ -137,7 +138,7 @@ class Resolution:
         if against and not heuristic:
             said = "abort (there is no commit record)" if standing is Standing.ABORT else standing.value
             raise HandfastFault("RESOLUTION_CONTRADICTS", gtrid=gtrid, decision=said)
-        await self._record(gtrid, _action(wish), against, operator, reason, "no record", "under way")
+        await self._record(gtrid, _ACTION_OF[wish], against, operator, reason, "no record", "under way")
         ended, failures = 0, []
         for resource in self._requests.directory.resources():
             try:
@@ -148,7 +149,7 @@ class Resolution:
         if not ended:
             problem = "; ".join(["no branch of it was found prepared", *failures])
             raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem=problem)
-        return "; ".join([f"{ended} prepared branch(es) were told to {_action(wish)}", *failures])
+        return "; ".join([f"{ended} prepared branch(es) were told to {_in_words(wish)}", *failures])
 
     async def _end_prepared(self, resource: str, gtrid: str, wish: Decision) -> int:
         """Tell a resource's prepared branches of the transaction to end so; return how many there were.
@@ -224,5 +225,5 @@ class Resolution:
             raise HandfastFault("LOG_REFUSED", problem=str(problem))
 
 
-def _action(wish: Decision) -> str:
+def _in_words(wish: Decision) -> str:
     return "commit" if wish is Decision.COMMIT else "roll back"

@@ -137,12 +137,11 @@ def moves(world: World) -> Iterator[Move]:
 # -- the coordinator -------------------------------------------------------------------------------------------------
 
 
-def feed(world: World, event: e.Event, **changes: object) -> World:
+def feed(world: World, event: e.Event) -> World:
     """Step the machine, and do with its effects what the driver does."""
     assert world.machine is not None
     machine = _clone(world.machine)
-    changed: World = replace(world, machine=machine, **changes)  # type: ignore[arg-type]  # fields by name
-    return _obey(changed, machine.step(event))
+    return _obey(replace(world, machine=machine), machine.step(event))
 
 
 def _obey(world: World, effects: Effects) -> World:
@@ -165,22 +164,23 @@ def _client_and_clock(world: World, machine: GlobalTransaction) -> Iterator[Move
         yield "the client asks for the commit", feed(world, e.CommitRequested(now_s))
     if world.client_may_roll_back and not machine.decided:
         wish = e.RollbackRequested(Cause.CLIENT, "")
-        yield "the client asks for the rollback", feed(world, wish, client_may_roll_back=False)
+        yield "the client asks for the rollback", feed(replace(world, client_may_roll_back=False), wish)
     if not world.late and not machine.decided:
         # A paused process learns the time from its next event, before its timer fires.
         yield "time passes unnoticed", replace(world, late=True)
-        yield "the deadline's timer fires", feed(world, e.DeadlinePassed(), late=True)
+        yield "the deadline's timer fires", feed(replace(world, late=True), e.DeadlinePassed())
 
 
 def _log(world: World, machine: GlobalTransaction) -> Iterator[Move]:
     if not world.offered:
         return
     if world.log is None:
-        stood = feed(world, e.DecisionStood(Decision.COMMIT), log=Decision.COMMIT, offered=False)
+        answered = replace(world, offered=False)
+        stood = feed(replace(answered, log=Decision.COMMIT), e.DecisionStood(Decision.COMMIT))
         commits = Effects(send=tuple(SendCommit(b.bqual, "") for b in machine.branches.values() if b.vote is Vote.YES))
         yield "the log has the commit", _obey(stood, commits)
-        yield "the log refuses", feed(world, e.DecisionRefused(""), offered=False)
-        yield "another's abort stood", feed(world, e.DecisionStood(Decision.ABORT), log=Decision.ABORT, offered=False)
+        yield "the log refuses", feed(answered, e.DecisionRefused(""))
+        yield "another's abort stood", feed(replace(answered, log=Decision.ABORT), e.DecisionStood(Decision.ABORT))
 
 
 def _deaths(world: World) -> Iterator[Move]:
