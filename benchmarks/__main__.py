@@ -64,8 +64,9 @@ def measure(
         bench = Bench(stack, plan)
         for name in names or BENCHMARKS:
             figures += _timed(name, bench)
-        machine["postgres"] = bench.postgres_version
-    report.write_results(output / "results.json", report.as_json(figures, machine, bench.details))
+            machine["postgres"] = bench.postgres_version
+            # After each, so that a run which is broken off leaves what it has measured.
+            report.write_results(output / "results.json", report.as_json(figures, machine, bench.details))
     chart.draw(figures, machine, output / "results.png")
     report.print_table(figures, machine)
     return 0
