@@ -309,3 +309,19 @@ async def test_after_close_nothing_starts() -> None:
     await forced()
     life.clock.advance(60.0)
     assert (life.transport.shown(), life.clock.waiting) == ([], 0)
+
+
+async def test_a_process_that_stood_still_between_the_last_vote_and_the_force_aborts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Invariant 5: the vote was in time, and the moment at which the record would be written is not."""
+    life = await start(failpoint="before-force=stop")
+    monkeypatch.setattr("os.kill", lambda pid, number: life.clock.pause(3600.0))
+    answers = life.commit(life.begin(A, B, timeout_s=10.0))
+    life.vote(A, B)
+    life.clock.advance(0.0)
+    await forced()
+    life.rolled_back(A, B)
+    machine = answers.only.transaction
+    assert (machine.outcome, machine.cause) == (Outcome.ABORTED, Cause.DEADLINE)
+    assert life.log.counters()["decisions"] == 0
