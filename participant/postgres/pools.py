@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -63,11 +63,12 @@ class Pool(Generic[ConnectionT]):
         connections_max: how many at most.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[ConnectionT]], connections_max: int) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, ConnectionT]], connections_max: int) -> None:
         self._connect = connect
         self._free = asyncio.Semaphore(connections_max)
         self._idle: list[ConnectionT] = []
         self._busy: set[ConnectionT] = set()
+        self._connecting: set[asyncio.Task[ConnectionT]] = set()
         self._closed = False
 
     @property
@@ -129,6 +130,21 @@ class Pool(Generic[ConnectionT]):
         await self._drop_idle()
         for connection in list(self._busy):
             await self.drop(connection)
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
+    async def _connected(self) -> ConnectionT:
+        """Connect. Psycopg leaves the session of an interrupted attempt open until the garbage is collected, so an
+        attempt is never interrupted: it has a time limit of its own, and its connection is closed when nobody wants it.
+        """
+        attempt = asyncio.create_task(self._connect())
+        self._connecting.add(attempt)
+        attempt.add_done_callback(self._connecting.discard)
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            attempt.add_done_callback(_close_unwanted)
+            raise
 
     async def _take(self, wait_s: float) -> tuple[ConnectionT, bool]:
         try:
@@ -138,7 +154,7 @@ class Pool(Generic[ConnectionT]):
             raise PoolFull(f"none came free within {wait_s:g} s") from None
         try:
             fresh = not self._idle
-            connection = await self._connect() if fresh else self._idle.pop()
+            connection = await self._connected() if fresh else self._idle.pop()
         except BaseException:
             self._free.release()
             raise
@@ -148,6 +164,15 @@ class Pool(Generic[ConnectionT]):
     async def _drop_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+
+def _close_unwanted(attempt: asyncio.Task[ConnectionT]) -> None:
+    if attempt.cancelled():
+        return
+    if (problem := attempt.exception()) is not None:
+        log.info("connecting failed, for a caller that had gone: %s", problem)
+    else:
+        attempt.result().pgconn.finish()
 
 
 def conninfo(dsn: str, options: ParticipantOptions, name: str) -> str:
@@ -180,8 +205,7 @@ async def connect_branch(info: str, options: ParticipantOptions) -> BranchConnec
     Raises:
         psycopg.Error: it did not work.
     """
-    async with asyncio.timeout(options.connect_timeout_s):
-        connection = await BranchConnection.connect(info, autocommit=True)
+    connection = await BranchConnection.connect(info, autocommit=True)
     try:
         if options.alive_check_ms:
             await _check_alive(connection, options.alive_check_ms)
@@ -192,14 +216,13 @@ async def connect_branch(info: str, options: ParticipantOptions) -> BranchConnec
     return connection
 
 
-async def connect_finish(info: str, options: ParticipantOptions) -> Connection:
+async def connect_finish(info: str) -> Connection:
     """Connect for phase two: autocommit, for COMMIT PREPARED runs in no transaction.
 
     Raises:
         psycopg.Error: it did not work.
     """
-    async with asyncio.timeout(options.connect_timeout_s):
-        return await psycopg.AsyncConnection.connect(info, autocommit=True)
+    return await psycopg.AsyncConnection.connect(info, autocommit=True)
 
 
 async def _check_alive(connection: Connection, alive_check_ms: int) -> None:

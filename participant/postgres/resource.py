@@ -135,4 +135,4 @@ class PostgresResource:
         return await connect_branch(self._info, self._options)
 
     async def _connect_finish(self) -> Connection:
-        return await connect_finish(self._info, self._options)
+        return await connect_finish(self._info)

@@ -13,7 +13,6 @@ OPTIONS = ParticipantOptions(
     finish_connections_max=2,
     lock_timeout_s=2,
     retry_max_s=0.5,
-    register_interval_s=0.5,
     recovery_interval_s=0.1,
     inquire_after_s=0,
 )

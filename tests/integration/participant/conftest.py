@@ -6,8 +6,9 @@ import pytest
 
 from chaos.stack import PostgresCluster, Stack
 from participant.postgres import PostgresResource
-from participant.testing import FakeCoordinator
+from participant.testing import FakeCoordinator, serving
 from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database
+from tests.integration.participant.accounts_service import Accounts, make_accounts
 
 SLOTS = 128
 
@@ -52,3 +53,10 @@ async def resource(database: Database) -> AsyncIterator[PostgresResource]:
 async def coordinator() -> AsyncIterator[FakeCoordinator]:
     async with FakeCoordinator() as coordinator:
         yield coordinator
+
+
+@pytest.fixture
+async def accounts(database: Database, coordinator: FakeCoordinator) -> AsyncIterator[Accounts]:
+    accounts = make_accounts(database, coordinator)
+    async with serving(accounts):
+        yield accounts

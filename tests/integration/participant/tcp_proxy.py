@@ -16,14 +16,19 @@ class TcpProxy:
         swallow_reply_after: asked for each chunk that a client sends; once true, the client's connection forwards the
             chunk, and cuts the client off without forwarding the server's reply.
         cut_before: likewise; the connection is cut without forwarding the chunk.
+        keep_server_side: the server does not learn of a cut, as when the client's machine vanished.
+        stalled: nothing is forwarded any more, and nothing is cut.
     """
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.swallow_reply_after: Callable[[bytes], bool] = lambda chunk: False
         self.cut_before: Callable[[bytes], bool] = lambda chunk: False
+        self.keep_server_side = False
+        self.stalled = False
         self._target = port
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kept: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -39,6 +44,8 @@ class TcpProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server_writer in self._kept:
+            server_writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -46,6 +53,8 @@ class TcpProxy:
         self._tasks |= {replies, self._own_task()}
         try:
             while chunk := await reader.read(65536):
+                if self.stalled:
+                    continue
                 if self.cut_before(chunk):
                     break
                 swallow = self.swallow_reply_after(chunk)
@@ -60,8 +69,10 @@ class TcpProxy:
             pass  # either side has gone, or the test has ended: both connections are closed below
         finally:
             replies.cancel()
-            for end in (writer, server_writer):
-                end.transport.abort()
+            writer.transport.abort()
+            if not self.keep_server_side:
+                server_writer.transport.abort()
+            self._kept.append(server_writer)
 
     def _own_task(self) -> asyncio.Task[None]:
         task = asyncio.current_task()

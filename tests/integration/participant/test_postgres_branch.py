@@ -226,3 +226,17 @@ async def test_abandoning_ends_the_statement_and_its_locks(resource: PostgresRes
     await eventually(lambda: database.sessions("idle in transaction") == 1)
     assert resource.work_connections == 1
     await first.rollback()
+
+
+async def test_abandoning_cancels_the_statement_where_the_server_would_not_notice(database: Database) -> None:
+    resource = PostgresResource(database.dsn, ParticipantOptions(alive_check_ms=0))
+    await resource.open(BQUAL)
+    branch = await resource.begin(database.xid(), LONG_S)
+    await add(branch.connection, 1)
+    working = asyncio.create_task(branch.connection.execute("SELECT pg_sleep(60)"))
+    await eventually(lambda: database.sessions("active") == 2)
+    await branch.abandon("the test says so")
+    await asyncio.gather(working, return_exceptions=True)
+    await eventually(lambda: database.fetch("SELECT 1 FROM pg_locks WHERE relation = 'account'::regclass") == [])
+    assert resource.work_connections == 0
+    await resource.close()

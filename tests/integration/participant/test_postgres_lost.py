@@ -1,7 +1,9 @@
 """Connections that break around PREPARE and COMMIT (pgjdbc 4438): unknown is not no, until somebody has looked."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from chaos.stack import PostgresCluster, Stack
@@ -56,6 +58,46 @@ async def test_a_prepare_that_never_arrived_is_a_certain_no(
     assert (refused.value.code, database.prepared()) == ("PREPARE_FAILED", [])
     await eventually(lambda: database.sessions("idle in transaction") == 0)
     assert proxied.work_connections == 0
+
+
+async def test_a_session_that_has_not_noticed_is_ended_before_it_is_judged(
+    proxied: PostgresResource, proxy: TcpProxy, database: Database
+) -> None:
+    branch = await proxied.begin(database.xid(), LONG_S)
+    await add(branch.connection, 5)
+    proxy.cut_before, proxy.keep_server_side = lambda chunk: b"PREPARE TRANSACTION" in chunk, True
+    with pytest.raises(HandfastFault) as refused:
+        await branch.prepare()
+    assert (refused.value.code, database.sessions("idle in transaction")) == ("PREPARE_FAILED", 0)
+
+
+async def test_abandoning_needs_no_network(
+    proxied: PostgresResource, proxy: TcpProxy, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("participant.postgres.branch._ROLLBACK_S", 60.0)  # it must not be this that ends the wait
+    branch = await proxied.begin(database.xid(), LONG_S)
+    working = asyncio.create_task(branch.connection.execute("SELECT pg_sleep(60)"))
+    await eventually(lambda: database.sessions("active") == 2)
+    proxy.stalled = True
+    async with asyncio.timeout(20):
+        await branch.abandon("the test says so")
+    with pytest.raises(psycopg.OperationalError):
+        await working
+    assert proxied.work_connections == 0
+
+
+async def test_an_interrupted_attempt_to_connect_leaves_no_session(
+    resource: PostgresResource, database: Database
+) -> None:
+    for turns in range(1, 12):
+        attempt = asyncio.create_task(resource.begin(database.xid(), LONG_S))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        attempt.cancel()
+        await asyncio.gather(attempt, return_exceptions=True)
+    await resource.close()
+    await eventually(lambda: database.sessions("idle") == 0)
+    assert resource.work_connections == 0
 
 
 async def test_a_session_killed_before_prepare_is_a_certain_no(resource: PostgresResource, database: Database) -> None:
