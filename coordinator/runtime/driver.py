@@ -389,11 +389,15 @@ class Driver:
         if not running.one_phase_maybe_done:
             # It never reached the participant, so the branch dies with its connection: a plain abort.
             self.feed(running, e.OnePhaseAnswered(bqual, Outcome.ABORTED, failure.message, "VOTE_LOST"))
-        elif failure.code == "RESOURCE_UNKNOWN":
+        elif failure.code == "RESOURCE_UNKNOWN" or self._is_past_memory(running):
             # The process that held the branch is gone for good, and took the answer with it.
             self.feed(running, e.OnePhaseAnswered(bqual, Outcome.HEURISTIC_HAZARD, failure.message, "VOTE_LOST"))
         else:
             self.feed(running, e.DeliveryFailed(bqual, failure.message))
+
+    def _is_past_memory(self, running: Running) -> bool:
+        """Whether nobody would remember the transaction any more, had it ended at its deadline."""
+        return self.clock.now_s() > running.transaction.deadline_s + self.options.retention_s
 
     def _send_decision(self, running: Running, message: SendCommit | SendRollback) -> None:
         bqual = message.bqual

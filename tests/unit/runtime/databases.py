@@ -30,6 +30,7 @@ class Databases:
         self.before_listing: list[Callable[[], None]] = []
         self.after_listing: list[Callable[[], None]] = []
         self.connects = 0
+        self.listings: list[str] = []
 
     def as_links(self) -> Links:
         """Stand in for the way to participants."""
@@ -63,6 +64,7 @@ class Databases:
     def _list(self, resource: str) -> p.RecoverResponse:
         if resource in self.without_recover:
             raise CallFailed(UNIMPLEMENTED, "no such method", grpc_status=12, maybe_executed=False)
+        self.listings.append(resource)
         if self.before_listing:
             self.before_listing.pop(0)()
         listed = [p.PreparedBranch(gtrid=gtrid, bqual=bqual) for gtrid, bqual in sorted(self.prepared[resource])]

@@ -154,6 +154,7 @@ async def test_whoever_asks_again_waits_no_longer_than_the_apply_wait_either() -
 
 
 async def test_a_client_is_answered_although_the_log_never_does() -> None:
+    """seata 7975: the console says committed, it rolled back. A wait that runs out is no outcome."""
     life = await start(options=DriverOptions(apply_wait_s=5.0))
     gtrid = life.begin(A, B, timeout_s=10.0)
     answers = life.commit(gtrid)

@@ -73,6 +73,20 @@ async def test_after_a_lost_answer_one_that_never_left_proves_nothing() -> None:
     assert answers.told == []
 
 
+async def test_an_answer_that_stays_away_for_as_long_as_anything_is_remembered_is_a_hazard() -> None:
+    """Else each participant that dies in the middle of one and comes back elsewhere leaves a transaction for good."""
+    life, gtrid, _ = await asked()
+    lose(life)
+    while gtrid in life.driver.transactions:
+        assert life.clock.now_s() < 1000.0 + 10.0 + 24 * 3600 + 60.0
+        life.clock.jump()
+        for call in [*life.transport.calls]:
+            life.transport.calls.remove(call)
+            call.lose(maybe_executed=False)
+    assert life.clock.now_s() > 1000.0 + 10.0 + 24 * 3600
+    assert life.driver.finished[gtrid].outcome is Outcome.HEURISTIC_HAZARD
+
+
 @pytest.mark.parametrize("code", ["RESOURCE_UNKNOWN", "BRANCH_UNKNOWN"])
 async def test_when_whoever_knew_is_gone_it_is_a_hazard_and_says_so(code: str) -> None:
     life, gtrid, answers = await asked()

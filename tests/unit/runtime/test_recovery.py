@@ -148,6 +148,7 @@ async def test_a_transaction_that_is_just_being_prepared_is_left_alone() -> None
     there = databases(accounts={(gtrid, A)})
     assert await recovery_of(life, there).sweep() == 0
     assert there.told == []
+    assert there.listings == ["accounts", "audit", "ledger"], "after the second look there is nothing more to ask"
 
 
 async def test_one_that_begins_and_prepares_while_the_database_is_being_asked_is_left_alone() -> None:
