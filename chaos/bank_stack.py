@@ -13,6 +13,7 @@ What a test asks of the databases (``money``, ``prepared``, ``journal``) is aske
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class BankPlan:
         instances: how many processes of each service, all over the one database; 1 for those not named.
         coordinator_flags: settings of the coordinator, as ``{"retry_cap_s": 1}``.
         coordinator_env: variables of the coordinator's environment.
+        service_env: variables of a service process's environment, by process, as ``{"ledger-1": {…}}``.
         postgres_settings: settings of both servers.
         max_prepared_transactions: slots for prepared transactions in each server.
         fsync: whether the servers wait for the disk.
@@ -77,6 +79,7 @@ class BankPlan:
     instances: Mapping[str, int] = field(default_factory=dict)
     coordinator_flags: Mapping[str, object] = field(default_factory=dict)
     coordinator_env: Mapping[str, str] = field(default_factory=dict)
+    service_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     postgres_settings: Mapping[str, str | int] = field(default_factory=dict)
     max_prepared_transactions: int = 256
     fsync: bool = True
@@ -245,7 +248,7 @@ class BankStack:
     # Waiting
 
     def wait_reachable(self, timeout_s: float = _READY_S_MAX) -> None:
-        """Wait until the coordinator reaches every service process that runs.
+        """Wait until the coordinator reaches every service process that runs, and each of them the coordinator.
 
         Raises:
             NotInTime: it does not.
@@ -308,6 +311,7 @@ class BankStack:
             instance,
             python_module("examples.bank", service, *flags),
             log=self.folder / f"{instance}.log",
+            env=self.plan.service_env.get(instance),
             cwd=_ROOT,
             ready=f"{service} is ready",
             ready_timeout_s=_READY_S_MAX,
@@ -334,9 +338,12 @@ class BankStack:
     def _all_reachable(self) -> bool:
         wanted = {self.address(name, source="coordinator") for name, one in self.services.items() if one.alive}
         try:
-            return wanted <= {one.address for one in self.admin.participants() if one.reachable}
+            # Who has registered in this life of the coordinator has found the way to it.
+            began_unix_ms = time.time() * 1000 - self.admin.status().uptime_ms
+            known = [one for one in self.admin.participants() if one.registered_unix_ms >= began_unix_ms]
         except grpc.RpcError:
             return False
+        return wanted <= {one.address for one in known if one.reachable}
 
     def _participants_or_error(self) -> str:
         try:

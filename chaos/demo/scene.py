@@ -23,8 +23,8 @@ SHORT_GTRID = 11
 
 _IN_DOUBT = "bold magenta"
 _FATES = {
-    Fate.COMMITTED: Text("COMMITTED, as the log says", "green"),
-    Fate.ABORTED: Text("ROLLED BACK, for no COMMIT is logged", "yellow"),
+    Fate.COMMITTED: Text("COMMITTED: in the log", "green"),
+    Fate.ABORTED: Text("ROLLED BACK: not in the log", "yellow"),
 }
 
 
@@ -88,7 +88,7 @@ class Scene:
         if found is None:
             return Text("–", "dim")
         row = f"account {found.accounts[0]}" if found.accounts else "a row"
-        return Text(f"{row}: free again", "dim") if gtrid in self.fates else Text(f"{row}: LOCKED", _IN_DOUBT)
+        return Text(f"{row}: free", "dim") if gtrid in self.fates else Text(f"{row}: LOCKED", _IN_DOUBT)
 
 
 def gtrid_of(branch: PreparedBranch) -> str:

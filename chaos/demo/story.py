@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 
@@ -52,6 +54,7 @@ class Story:
         self._stacked = BankStack(stack, bank_plan)
         self._transfers = plan(transfers, accounts=ACCOUNTS, balance=BALANCE, seed=SEED)
         self._blocks_s: list[float] = []
+        self._started = AsyncExitStack()
         self._money_before = 0
 
     async def tell(self) -> Findings:
@@ -66,6 +69,7 @@ class Story:
         async with (
             handfast.connect(addresses["coordinator"], client="demo", outcome_wait=OUTCOME_WAIT_S) as tm,
             Bank(tm, accounts=addresses["accounts"], ledger=addresses["ledger"], timeout=TIMEOUT_S) as bank,
+            self._started,
         ):
             workload = Workload(bank, self._transfers)
             await self._lose_coordinator(tm, workload)
@@ -102,7 +106,7 @@ class Story:
         )
         await self._screen.read(1.0)
         async with self._screen.moving(lambda: pictures.progress(workload)):
-            running = asyncio.create_task(workload.run(pause_at_trouble=True))
+            running = self._start(workload.run(pause_at_trouble=True))
             await _until(lambda: not coordinator.alive or running.done(), HEAL_S_MAX, "the coordinator did not die")
             workload.pause()
         branches = await self._settled_branches()
@@ -144,7 +148,7 @@ class Story:
         )
         goal = int(workload.total * SECOND_CRASH_AT)
         async with self._screen.moving(lambda: pictures.progress(workload)):
-            running = asyncio.create_task(workload.run())
+            running = self._start(workload.run())
             await _until(lambda: workload.done >= goal or running.done(), HEAL_S_MAX, "the transfers do not go on")
             branches = await self._kill_in_doubt(workload)
         self._screen.say(
@@ -199,6 +203,12 @@ class Story:
             differences=differences(workload.results, journal, prepared, audit, self._money_before, money_after),
         )
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start something that goes on beside the story, and ends with it."""
+        task = asyncio.create_task(work)
+        self._started.push_async_callback(_end, task)
+        return task
+
     # -- parts of a scene ------------------------------------------------------------------------------------------
 
     async def _settled_branches(self) -> list[PreparedBranch]:
@@ -234,6 +244,7 @@ class Story:
         """Send a bystander to a row in doubt. Some branches may end yet, for they were told just before the death."""
         for branch in [branch for branch in scene.branches if branch.accounts]:
             writer = Writer(self._stacked.databases[branch.database].dsn(DATABASE), branch.accounts[0])
+            self._started.push_async_callback(writer.stop)
             if await writer.start():
                 scene.writer = writer
                 scene.branches = await asyncio.to_thread(self._stacked.prepared)
@@ -253,6 +264,11 @@ class Story:
 def _healed(died_s: float, ready_s: float, healed_s: float) -> Text:
     down, rest = f"{ready_s - died_s:.1f} s", f"{healed_s - ready_s:.1f} s"
     return Text(f"✓ back, after {down}; nothing in doubt {rest} after that", "green")
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)  # an error of its own was raised where the story awaited it
 
 
 async def _until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -77,7 +77,7 @@ class Writer:
         """Give up waiting."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait({self._task})
+            await asyncio.gather(self._task, return_exceptions=True)  # what became of it is for `finish` to tell
 
     async def _write(self, connection: Connection) -> None:
         async with connection:

@@ -7,17 +7,15 @@ import sys
 
 import handfast
 
-COORDINATOR = os.environ.get("HANDFAST_ADDRESS", "127.0.0.1:7400")
-
 
 async def order(order_id: str, item: str) -> None:
     payload = json.dumps({"id": order_id, "item": item}).encode()
-    async with handfast.connect(COORDINATOR) as tm:
+    async with handfast.connect(os.environ.get("HANDFAST_ADDRESS", "127.0.0.1:7400")) as tm:
         try:
             result = await tm.execute([("stock", "take", payload), ("orders", "place", payload)], timeout=5)
         except handfast.TransactionAborted as aborted:  # certainly nothing was done
             print(f"no order: {aborted.reason}")
-        except handfast.HandfastError as problem:  # the message says whether anything may have been done
+        except handfast.HandfastError as problem:  # its message says whether anything may have been done
             sys.exit(f"{type(problem).__name__}: {problem}")
         else:
             print(f"{result.outcome}: {result.gtrid}")
