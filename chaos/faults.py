@@ -8,7 +8,7 @@ bank. Faults block, briefly; ``Lab.inject`` calls them off the event loop and re
     limit_data, reset_peer                    Toxiproxy's toxics, each a ``Toxic``
     Kill, Pause, Restart                      SIGKILL, SIGSTOP, an orderly stop and start
     StopPostgres, PausePostgres               a database that crashes (``immediate``) or stands still
-    Crash                                     the coordinator dies by itself at a named failpoint
+    Crash                                     a process dies by itself at a named failpoint
 """
 
 from __future__ import annotations
@@ -307,27 +307,35 @@ class PausePostgres:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The coordinator dies, or stands still, by itself at a failpoint that was armed at its start. ``start`` waits."""
+    """A process dies, or stands still, by itself at a failpoint that was armed at its start. ``start`` waits for it.
+
+    Args:
+        point: the failpoint, for the label; see coordinator.runtime.failpoints and participant.failpoints.
+        words: what that means here, as a sentence.
+        action: as armed.
+        name: the process.
+    """
 
     point: str
     words: str
     action: Literal["kill", "stop"] = "kill"
+    name: str = "coordinator"
 
     @property
     def label(self) -> str:
-        return f"coordinator {'dead' if self.action == 'kill' else 'paused'} ({self.point})"
+        return f"{self.name} {'dead' if self.action == 'kill' else 'paused'} ({self.point})"
 
     @property
     def lanes(self) -> tuple[str, ...]:
-        return ("coordinator",)
+        return (self.name,)
 
     def start(self, reach: Reach) -> None:
-        process = reach.process("coordinator")
+        process = reach.process(self.name)
         hit = (lambda: not process.alive) if self.action == "kill" else (lambda: process.paused)
         wait_until(hit, _CRASH_S_MAX, lambda: process.report(f"never reached its failpoint {self.point}"))
 
     def heal(self, reach: Reach) -> None:
         if self.action == "kill":
-            reach.start_process("coordinator")
+            reach.start_process(self.name)
         else:
-            reach.process("coordinator").resume()
+            reach.process(self.name).resume()

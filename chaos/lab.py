@@ -19,11 +19,12 @@ from chaos.bank_stack import DATABASE, SERVICES, BankStack, Link
 from chaos.events import CLIENT, EventLog, FaultSpan, Listener
 from chaos.faults import Fault
 from chaos.history import Call, History, Status
-from chaos.observers import InDoubt, PreparedWatch, RowProbe, TotalWatch
+from chaos.observers import BLOCKED_S_MIN, InDoubt, PreparedWatch, RowProbe, TotalWatch
 from chaos.scenario import Scenario
 from chaos.stack import ManagedProcess, PostgresCluster, Stack, free_port, release_port, wait_until
 from chaos.toxiproxy import Proxy, ToxiproxyServer
 from chaos.workload import TIMEOUT_S_DEFAULT, Draws, Kind, Teller, Transfer, run_load
+from participant.failpoints import ENVIRONMENT_VARIABLE as SERVICE_FAILPOINT
 
 _CONNECT_S_MAX = 2
 Answer = TypeVar("Answer")
@@ -168,10 +169,13 @@ class Lab:
         cents: int = 100,
         kind: Kind = "pay",
         timeout_s: float = TIMEOUT_S_DEFAULT,
+        between_s: float = 0.0,
         hold_s: float = 0.0,
+        teller: Teller | None = None,
     ) -> Call:
-        """Make one transfer. Returns what the client knows of it."""
-        call = await self.teller.make(Transfer(kind, customer, merchant, cents), timeout_s=timeout_s, hold_s=hold_s)
+        """Make one transfer; see ``Teller.make``. Returns what the client knows of it."""
+        transfer = Transfer(kind, customer, merchant, cents)
+        call = await (teller or self.teller).make(transfer, timeout_s=timeout_s, between_s=between_s, hold_s=hold_s)
         told = {Status.OK: "committed", Status.FAIL: "did not happen", Status.INFO: "outcome unknown"}[call.status]
         self.events.note(CLIENT, f"{call.transfer}: {told}", call.error)
         return call
@@ -231,6 +235,12 @@ class Lab:
             lambda: len(self.in_doubt()) == branches, within_s, f"not {branches} branches in doubt: {self.in_doubt()}"
         )
 
+    async def until_blocked(self, within_s: float = 5.0) -> None:
+        """Wait until every probe waits for its row: somebody holds them all."""
+        await self.until(
+            lambda: all(probe.waiting_s > BLOCKED_S_MIN for probe in self.probes), within_s, "the rows are free"
+        )
+
     def background(self, coroutine: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
         """Run something beside the scenario."""
         return asyncio.get_running_loop().create_task(coroutine)
@@ -254,11 +264,13 @@ class Lab:
         return self.bank.databases[name.removeprefix("postgres-")]
 
     def start_process(self, name: str) -> None:
-        """Start a process again; the coordinator without a failpoint."""
+        """Start a process again, without a failpoint."""
         if name == "coordinator":
             self.bank.start_coordinator()
         else:
-            self.bank.service(name).start()
+            service = self.bank.service(name)
+            service.env[SERVICE_FAILPOINT] = ""
+            service.start()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -180,3 +180,23 @@ def blocked_at_most(run: Run, seconds_max: float) -> Finding:
     """No writer waited longer."""
     waited_s = run.blocked_longest_s
     return Finding(waited_s <= seconds_max, f"nobody waits over {seconds_max:g} s", f"longest wait {waited_s:.1f} s")
+
+
+def ended_before_healing(run: Run, fault: FaultSpan) -> Finding:
+    """Every client had its answer, and every row was free, while the fault still acted: it ended by itself."""
+    healed_s = run.ended_s if fault.end_s is None else fault.end_s
+    answered_s = max((call.end_s or run.ended_s for call in run.calls), default=0.0)
+    free_s = max((one.end_s for one in run.blocked), default=0.0)
+    return Finding(
+        max(answered_s, free_s) < healed_s,
+        "ends by itself, before the fault is healed",
+        f"answered after {answered_s - fault.start_s:.1f} s, rows free after {max(0.0, free_s - fault.start_s):.1f} s "
+        f"of a fault of {fault.seconds:.1f} s",
+    )
+
+
+def some_committed(run: Run, at_least: int = 1) -> Finding:
+    """The load went on."""
+    done = run.count(Status.OK)
+    words = f"{done} of {len(run.calls)} committed, {run.count(Status.FAIL)} aborted"
+    return Finding(done >= at_least, f"at least {at_least} commit", words)

@@ -113,13 +113,21 @@ class Teller:
         await self._bank.__aexit__(kind, problem, trace)
         await self._tm.__aexit__(kind, problem, trace)
 
-    async def make(self, transfer: Transfer, *, timeout_s: float = TIMEOUT_S_DEFAULT, hold_s: float = 0.0) -> Call:
+    async def make(
+        self,
+        transfer: Transfer,
+        *,
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        between_s: float = 0.0,
+        hold_s: float = 0.0,
+    ) -> Call:
         """Make one transfer.
 
         Args:
             transfer: which.
             timeout_s: how long its transaction may stay undecided, in seconds.
-            hold_s: how long an interactive one waits between its two halves, in seconds.
+            between_s: how long an interactive one thinks between its two halves, in seconds.
+            hold_s: how long it thinks before it asks for the commit, in seconds.
 
         Returns:
             What is known of it. Nothing that goes wrong is raised; it is in the call.
@@ -128,7 +136,7 @@ class Teller:
         number = self.history.begin(transfer.kind, name, transfer.customer, transfer.merchant, transfer.cents)
         try:
             if transfer.kind in ("pay", "refund"):
-                await self._interactive(number, name, transfer, timeout_s, hold_s)
+                await self._interactive(number, name, transfer, timeout_s, (between_s, hold_s))
             else:
                 await self._at_once(number, name, transfer, timeout_s)
         except asyncio.CancelledError:
@@ -160,13 +168,16 @@ class Teller:
             await asyncio.sleep(_ASK_AGAIN_S)
         return self.history.resolve(number, None, words)
 
-    async def _interactive(self, number: int, name: str, transfer: Transfer, timeout_s: float, hold_s: float) -> None:
+    async def _interactive(
+        self, number: int, name: str, transfer: Transfer, timeout_s: float, thinks_s: tuple[float, float]
+    ) -> None:
         first, second = halves(transfer, name)
         async with self._tm.transaction(timeout=timeout_s) as txn:
             self.history.name(number, txn.gtrid)
             await self._calls[first.operation](first.request)
-            await asyncio.sleep(hold_s)
+            await asyncio.sleep(thinks_s[0])
             await self._calls[second.operation](second.request)
+            await asyncio.sleep(thinks_s[1])
             self.history.commit_asked(number)
 
     async def _at_once(self, number: int, name: str, transfer: Transfer, timeout_s: float) -> None:

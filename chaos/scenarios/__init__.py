@@ -13,6 +13,14 @@ NAMES = (
     "coordinator-dies-before-decision",
     "coordinator-dies-after-decision",
     "coordinator-dies-mid-phase-two",
+    "participant-dies-before-vote",
+    "participant-dies-after-vote",
+    "database-dies-after-prepare",
+    "partition-before-prepare",
+    "partition-during-phase-two",
+    "lost-vote",
+    "lost-acknowledgement",
+    "client-reply-lost",
     "coordinator-pauses",
 )
 
