@@ -130,8 +130,7 @@ class Story:
             scene.process = Text("starting again, on the same log", "yellow")
             await asyncio.to_thread(self._stacked.start_coordinator)
             ready_s = time.monotonic()
-            await self._heal(scene, tm)
-            healed_s = time.monotonic()
+            healed_s = await self._heal(scene, tm)
             scene.process = _healed(died_s, ready_s, healed_s)
             resolved = await workload.ask(tm)
             scene.clients = Text(f"{resolved} of {unknown} applications asked again, and know now", "green")
@@ -164,8 +163,7 @@ class Story:
             scene.process = Text("starting again, on the same database", "yellow")
             await asyncio.to_thread(accounts.start)
             ready_s = time.monotonic()
-            await self._heal(scene, tm)
-            healed_s = time.monotonic()
+            healed_s = await self._heal(scene, tm)
             scene.process = _healed(died_s, ready_s, healed_s)
             await running
             await workload.ask(tm)
@@ -251,14 +249,20 @@ class Story:
                 return
         raise NotInTime("no row is held by a branch in doubt any more")
 
-    async def _heal(self, scene: Scene, tm: handfast.TransactionManager) -> None:
-        """Wait until nothing is in doubt and everybody reaches everybody; then learn what became of each branch."""
+    async def _heal(self, scene: Scene, tm: handfast.TransactionManager) -> float:
+        """Wait until nothing is in doubt and everybody reaches everybody; then learn what became of each branch.
+
+        Returns:
+            When nothing was in doubt any more, by the monotonic clock.
+        """
         await asyncio.to_thread(self._stacked.wait_nothing_prepared, HEAL_S_MAX)
         if scene.writer is not None:
             self._blocks_s.append(await scene.writer.finish(HEAL_S_MAX))
+        healed_s = time.monotonic()
         await asyncio.to_thread(self._stacked.wait_reachable, HEAL_S_MAX)
         for gtrid in scene.gtrids:
             scene.fates[gtrid] = await fate_of(tm, gtrid, branches=len(SERVICES))
+        return healed_s
 
 
 def _healed(died_s: float, ready_s: float, healed_s: float) -> Text:
