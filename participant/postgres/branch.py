@@ -13,6 +13,10 @@ What has to be known before PREPARE is sent, for afterwards it may be too late t
 the enlisting, so that Prepare itself costs one round trip.
 
 PREPARE TRANSACTION of a failed transaction succeeds with the tag ROLLBACK: the tag is checked.
+
+Whoever begins to end the branch first, by preparing, committing, rolling back or abandoning it, owns its connection
+from then on (``_own``). An abandon that comes second would stop the statement of another branch, which has the
+connection by then.
 """
 
 from __future__ import annotations
@@ -93,6 +97,7 @@ class PostgresBranch:
         self._resource = resource
         self._xid8: str | None = None  # None while it has to be asked for
         self._life = ""
+        self._owned = False
 
     @property
     def connection(self) -> BranchConnection:
@@ -117,6 +122,7 @@ class PostgresBranch:
 
     async def prepare(self) -> Prepared | ReadOnly:
         """See OpenBranch."""
+        self._own()
         xid8 = await self._settled_xid8()
         if not xid8:
             await self._commit_read_only()
@@ -130,6 +136,7 @@ class PostgresBranch:
 
     async def commit(self) -> str:
         """See OpenBranch."""
+        self._own()
         xid8 = await self._settled_xid8()
         if not xid8:
             await self._commit_read_only()
@@ -142,6 +149,10 @@ class PostgresBranch:
 
     async def rollback(self) -> None:
         """See OpenBranch."""
+        if self._own():
+            await self._roll_back()
+
+    async def _roll_back(self) -> None:
         try:
             async with asyncio.timeout(_ROLLBACK_S):
                 if self._connection.info.transaction_status is not TransactionStatus.IDLE:
@@ -159,6 +170,8 @@ class PostgresBranch:
         The statement is cancelled and the socket shut down, so that whoever waits on it gets an error now, whatever the
         network does. Only then, when nobody uses it any more, the connection is closed.
         """
+        if not self._own():
+            return
         log.info("%s of %s: its connection is closed under its work: %s", self._xid.bqual, self._xid.gtrid, reason)
         connection = self._connection
         if not connection.closed:
@@ -174,12 +187,17 @@ class PostgresBranch:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _own(self) -> bool:
+        """Begin to end the branch; False when that has begun."""
+        owned, self._owned = self._owned, True
+        return not owned
+
     async def _settled_xid8(self) -> str:
         if self._xid8 is None:
             try:
                 await self.settle()
             except HandfastFault:
-                await self.rollback()
+                await self._roll_back()
                 raise
         return self._xid8 or ""
 
@@ -188,7 +206,7 @@ class PostgresBranch:
         try:
             tag = (await self._connection.execute("COMMIT")).statusmessage
         except psycopg.Error as problem:
-            await self.rollback()
+            await self._roll_back()
             raise prepare_fault(problem, self._xid, self._resource) from problem
         await self._pool.give(self._connection)
         if tag != "COMMIT":
@@ -210,7 +228,7 @@ class PostgresBranch:
             if self._connection.closed or self._connection.broken:
                 await self._pool.drop(self._connection)
                 return (await self._finisher.settle_lost(self._xid, proof, problem)).stand
-            await self.rollback()
+            await self._roll_back()
             raise prepare_fault(problem, self._xid, self._resource) from problem
         except BaseException as problem:
             # Interrupted with the command on its way: psycopg has cancelled it or closed the connection.

@@ -1,6 +1,7 @@
 """One branch over a real Postgres: what PREPARE promises, and how every failure of it becomes an honest answer."""
 
 import asyncio
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -226,6 +227,22 @@ async def test_abandoning_ends_the_statement_and_its_locks(resource: PostgresRes
     await eventually(lambda: database.sessions("idle in transaction") == 1)
     assert resource.work_connections == 1
     await first.rollback()
+
+
+async def test_abandoning_too_late_leaves_the_next_user_of_the_connection_alone(database: Database) -> None:
+    resource = PostgresResource(database.dsn, replace(OPTIONS, connections_max=1))
+    await resource.open(BQUAL)
+    for how in ("rollback", "prepare", "commit"):
+        first = await resource.begin(database.xid(), LONG_S)
+        await first.connection.execute("SELECT value FROM account")
+        await asyncio.gather(getattr(first, how)(), first.abandon("at the same time"))
+        second = await resource.begin(database.xid(), LONG_S)
+        working = asyncio.create_task(add(second.connection, 5))
+        await first.abandon("too late")
+        await working
+        assert isinstance(await second.prepare(), Prepared)
+        database.end_prepared()
+    await resource.close()
 
 
 async def test_abandoning_cancels_the_statement_where_the_server_would_not_notice(database: Database) -> None:
