@@ -19,13 +19,23 @@ from chaos.bank_stack import DATABASE, SERVICES, BankStack, Link
 from chaos.events import CLIENT, EventLog, FaultSpan, Listener
 from chaos.faults import Fault
 from chaos.history import Call, History, Status
+from chaos.lone_client import CENTS
 from chaos.observers import BLOCKED_S_MIN, InDoubt, PreparedWatch, RowProbe, TotalWatch
 from chaos.scenario import Scenario
-from chaos.stack import ManagedProcess, PostgresCluster, Stack, free_port, release_port, wait_until
+from chaos.stack import (
+    ManagedProcess,
+    PostgresCluster,
+    Stack,
+    free_port,
+    python_module,
+    release_port,
+    wait_until,
+)
 from chaos.toxiproxy import Proxy, ToxiproxyServer
 from chaos.workload import TIMEOUT_S_DEFAULT, Draws, Kind, Teller, Transfer, run_load
 from participant.failpoints import ENVIRONMENT_VARIABLE as SERVICE_FAILPOINT
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 _CONNECT_S_MAX = 2
 Answer = TypeVar("Answer")
 
@@ -66,6 +76,7 @@ class Lab:
         self.probes: list[RowProbe] = []
         self.watches: list[PreparedWatch] = []
         self.total_watch: TotalWatch | None = None
+        self.clients: dict[str, ManagedProcess] = {}
         self._faults: list[tuple[Fault, int]] = []
         self._ports: list[int] = []
         self._tasks: list[asyncio.Task[Call]] = []
@@ -127,9 +138,9 @@ class Lab:
         """Let a fault act, and record since when. Returns its number, for ``heal``."""
         await asyncio.to_thread(fault.start, self)
         now_s = self.events.now_s()
-        number = self.events.begin_fault(fault.label, fault.words, tuple(map(lane_of, fault.lanes)), now_s)
+        number = self.events.begin_fault(fault.label, fault.words, tuple(map(self.lane, fault.lanes)), now_s)
         self._faults.append((fault, number))
-        self.events.note(lane_of(fault.lanes[0]), fault.label, fault.words)
+        self.events.note(self.lane(fault.lanes[0]), fault.label, fault.words)
         return number
 
     async def heal(self, fault: Fault) -> FaultSpan:
@@ -138,7 +149,7 @@ class Lab:
         self._faults.remove((fault, number))
         await asyncio.to_thread(fault.heal, self)
         span = self.events.end_fault(number)
-        self.events.note(lane_of(fault.lanes[0]), f"{fault.label}: healed after {span.seconds:.1f} s")
+        self.events.note(self.lane(fault.lanes[0]), f"{fault.label}: healed after {span.seconds:.1f} s")
         return span
 
     @asynccontextmanager
@@ -154,6 +165,10 @@ class Lab:
         """Undo what is not undone yet, the latest first."""
         for fault, _ in reversed(list(self._faults)):
             await self.heal(fault)
+
+    def lane(self, name: str) -> str:
+        """The lane of a process, in the picture and in the progress."""
+        return CLIENT if name in self.clients else lane_of(name)
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
@@ -185,6 +200,29 @@ class Lab:
         task = asyncio.get_running_loop().create_task(self.pay(**arguments))
         self._tasks.append(task)
         return task
+
+    async def lone_client(self, name: str, account: int, *, commit: bool, timeout_s: float) -> int:
+        """Start a client in a process of its own, for ``Kill(name)``; return once it has paid on both sides.
+
+        Args:
+            name: of the process, and of its transfer.
+            account: the account on both sides.
+            commit: whether it asks for the commit; otherwise it thinks for ever.
+            timeout_s: of its transaction.
+
+        Returns:
+            The number of its call in the history.
+        """
+        addresses = self.bank.client_addresses()
+        places = [addresses[name] for name in ("coordinator", "accounts", "ledger")]
+        flags = ["--timeout", str(timeout_s), *(["--commit"] if commit else [])]
+        argv = python_module("chaos.lone_client", *places, name, str(account), *flags)
+        client = ManagedProcess(name, argv, log=self.stack.path / f"{name}.log", cwd=REPOSITORY, ready="gtrid ")
+        self.clients[name] = client
+        number = self.history.begin("pay", name, account, account, CENTS)
+        await asyncio.to_thread(self.stack.start, client)
+        self.history.name(number, client.output().partition("gtrid ")[2].split()[0])
+        return number
 
     async def load(
         self,
@@ -257,6 +295,8 @@ class Lab:
 
     def process(self, name: str) -> ManagedProcess:
         """A process by name."""
+        if name in self.clients:
+            return self.clients[name]
         return self.bank.coordinator if name == "coordinator" else self.bank.service(name)
 
     def postgres(self, name: str) -> PostgresCluster:
@@ -264,7 +304,9 @@ class Lab:
         return self.bank.databases[name.removeprefix("postgres-")]
 
     def start_process(self, name: str) -> None:
-        """Start a process again, without a failpoint."""
+        """Start a process again, without a failpoint. A client that vanished stays away."""
+        if name in self.clients:
+            return
         if name == "coordinator":
             self.bank.start_coordinator()
         else:

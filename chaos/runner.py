@@ -21,7 +21,7 @@ from chaos.stack.postgres_data import make_template
 from handfast.v1 import admin_pb2, types_pb2
 
 _AUDIT_SETTLES_S_MAX = 10.0
-_PHASES_CALLS_MAX = 60
+_PHASES_CALLS_MAX = 30
 _LISTED_MAX = 10_000
 _LOG_LINES = 60
 
@@ -215,9 +215,16 @@ def _outcome(transaction: admin_pb2.Transaction) -> str:
 
 
 def _phases(lab: Lab) -> dict[str, list[tuple[float, str]]]:
-    """The moments of some transactions, as the coordinator tells them; without those that it does not remember."""
+    """Moments of transactions, as the coordinator tells them and as far as it remembers; of many only the decision."""
+    if len(lab.history.calls) > _PHASES_CALLS_MAX:
+        listed = lab.bank.admin.transactions(_LISTED_MAX)
+        return {
+            one.gtrid: [(lab.events.of_unix(one.decided_unix_ms / 1000), DECIDED)]
+            for one in listed
+            if one.decided_unix_ms
+        }
     found: dict[str, list[tuple[float, str]]] = {}
-    for call in [call for call in lab.history.calls if call.gtrid][:_PHASES_CALLS_MAX]:
+    for call in [call for call in lab.history.calls if call.gtrid]:
         try:
             told = lab.bank.admin.transaction(call.gtrid)
         except grpc.RpcError as error:

@@ -35,7 +35,9 @@ WORK, DOUBT, BLOCKED, FAULT, PHASE, HALF = "#c3d3ea", "#7b5ea7", "#d64545", "#f3
 ENDS = {Status.OK: "#2f9e63", Status.FAIL: "#8d99a6", Status.INFO: "#e0912f"}
 
 _WIDTH_IN, _DPI = 12.0, 100
-_ROWS_MAX = 5
+_ROWS_MAX = 8
+_LOW_ROW = 0.5
+"""How high a row is in a lane of many rows, where no bar has a name."""
 _LABELLED_CALLS_MAX = 8
 _LABEL_FRACTION_MIN = 0.045
 _MARGIN_S = 0.35
@@ -52,6 +54,13 @@ class Bar:
     hatch: str = ""
     inner_s: float | None = None
     """Until here the bar is light: the client works, and has not asked for the commit."""
+    only_inside: bool = False
+    """Whether the label is left out when there is no room for it."""
+
+    @property
+    def light(self) -> bool:
+        """Whether its middle is light, so that words in it must be dark."""
+        return self.inner_s is not None and self.inner_s > (self.start_s + self.end_s) / 2
 
 
 Item = TypeVar("Item", bound=Bar)
@@ -87,8 +96,9 @@ class Picture:
     def __init__(self, run: Run, scenario: Scenario) -> None:
         self.run = run
         self.start_s, self.end_s = _extent(run)
-        rows = {lane: _packed(bars) for lane, bars in _bars(run).items()}
-        self._heights = {lane: _lane_height(rows[lane]) for lane in LANES}
+        self._few = len(run.calls) <= _LABELLED_CALLS_MAX
+        rows = {lane: _packed(bars) for lane, bars in _bars(run, few=self._few).items()}
+        self._heights = {lane: self._lane_height(rows[lane]) for lane in LANES}
         height_in = 1.75 + 0.42 * sum(self._heights.values())
         self.figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=_DPI, facecolor="white")
         top_in, bottom_in = 0.82, 0.82
@@ -153,14 +163,22 @@ class Picture:
     def _fault(self, fault: FaultSpan, number: int) -> None:
         end_s = self.end_s if fault.end_s is None else fault.end_s
         width_s = max(end_s - fault.start_s, (self.end_s - self.start_s) * 0.003)
-        for place, lane in enumerate(lane for lane in fault.lanes if lane in LANES):
+        lanes = [lane for lane in fault.lanes if lane in LANES]
+        for lane in lanes:
             top, height = self._top(lane), self._heights[lane]
             self.axes.add_patch(
                 Rectangle((fault.start_s, top), width_s, height, color=FAULT, alpha=0.45, linewidth=0, zorder=2)
             )
             self.axes.plot([fault.start_s] * 2, [top, top + height], color="#c4532f", linewidth=1, zorder=2)
-            if place == 0:
-                self._fault_label(fault, top + 0.24 + 0.30 * (number % 2 if len(self.run.faults) > 3 else 0))
+        free = [lane for lane in lanes if self._is_free(lane, number)]
+        if lanes:
+            self._fault_label(fault, self._top((free or lanes)[0]) + 0.26)
+
+    def _is_free(self, lane: str, number: int) -> bool:
+        """Whether no earlier fault has, or may have, its name at about the same place of this lane."""
+        near_s = 0.2 * (self.end_s - self.start_s)
+        at_s = self.run.faults[number].start_s
+        return not any(lane in other.lanes and at_s - other.start_s < near_s for other in self.run.faults[:number])
 
     def _fault_label(self, fault: FaultSpan, y: float) -> None:
         span_s = self.end_s - self.start_s
@@ -172,25 +190,27 @@ class Picture:
 
     def _draw_rows(self, lane: str, rows: Sequence[Sequence[Bar]]) -> None:
         top = self._top(lane) + _HEADROOM
-        for number, row in enumerate(rows):
+        for row in rows:
+            height = self._row_height(row)
             for bar in row:
-                self._bar(bar, top + number)
+                self._bar(bar, top + 0.14 * height, 0.72 * height)
+            top += height
 
-    def _bar(self, bar: Bar, y: float) -> None:
+    def _bar(self, bar: Bar, y: float, height: float) -> None:
         thin_s = (self.end_s - self.start_s) * 0.0012
         width_s = max(bar.end_s - bar.start_s, thin_s)
         if bar.hatch:
             style = {"facecolor": "white", "edgecolor": bar.colour, "hatch": bar.hatch, "linewidth": 0.9}
         else:
             style = {"facecolor": bar.colour, "edgecolor": "none"}
-        self.axes.add_patch(Rectangle((bar.start_s, y + 0.14), width_s, 0.72, zorder=4, **style))  # type: ignore[arg-type]  # the stub knows each keyword by its own type
+        self.axes.add_patch(Rectangle((bar.start_s, y), width_s, height, zorder=4, **style))  # type: ignore[arg-type]  # the stub knows each keyword by its own type
         if bar.inner_s is not None and bar.inner_s > bar.start_s:
             light_s = min(bar.inner_s, bar.end_s) - bar.start_s
             self.axes.add_patch(
-                Rectangle((bar.start_s, y + 0.14), light_s, 0.72, facecolor=WORK, edgecolor="none", zorder=5)
+                Rectangle((bar.start_s, y), light_s, height, facecolor=WORK, edgecolor="none", zorder=5)
             )
         if bar.label:
-            self._bar_label(bar, y + 0.5)
+            self._bar_label(bar, y + height / 2)
 
     def _bar_label(self, bar: Bar, y: float) -> None:
         """Inside when there is room, otherwise beside it."""
@@ -198,7 +218,9 @@ class Picture:
         inside = (bar.end_s - bar.start_s) / span_s > _LABEL_FRACTION_MIN + 0.0062 * len(bar.label)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.92} if bar.hatch else None
         if inside:
-            x, align, colour = (bar.start_s + bar.end_s) / 2, "center", INK if bar.hatch else "white"
+            x, align, colour = (bar.start_s + bar.end_s) / 2, "center", INK if bar.hatch or bar.light else "white"
+        elif bar.only_inside:
+            return
         elif bar.end_s > self.start_s + 0.8 * span_s:
             x, align, colour, box = bar.start_s - 0.006 * span_s, "right", INK, None
         else:
@@ -207,11 +229,18 @@ class Picture:
 
     def _moments(self) -> None:
         """The decisions, as diamonds in the coordinator's lane: when the record was made, before any crash."""
-        y = self._top("coordinator") + _HEADROOM + 0.5
+        y = self._top("coordinator") + _HEADROOM + (0.5 if self._few else 0.25)
+        marker, size = ("D", 5) if self._few else ("|", 9)
         for moments in self.run.phases.values():
             for at_s, event in moments:
                 if event == DECIDED:
-                    self.axes.plot([at_s], [y], marker="D", color=INK, markersize=5, zorder=8, linestyle="")
+                    self.axes.plot([at_s], [y], color=INK, zorder=8, linestyle="", marker=marker, markersize=size)
+
+    def _row_height(self, row: Sequence[Bar]) -> float:
+        return 1.0 if self._few or any(bar.label for bar in row) else _LOW_ROW
+
+    def _lane_height(self, rows: Sequence[Sequence[Bar]]) -> float:
+        return _HEADROOM + max(0.55, sum(map(self._row_height, rows))) + 0.12
 
     def _top(self, lane: str) -> float:
         return sum(self._heights[other] for other in LANES[: LANES.index(lane)])
@@ -231,9 +260,8 @@ def _extent(run: Run) -> tuple[float, float]:
     return max(0.0, start_s - margin_s), end_s + margin_s
 
 
-def _bars(run: Run) -> dict[str, list[Bar]]:
-    """What is drawn in each lane."""
-    few = len(run.calls) <= _LABELLED_CALLS_MAX
+def _bars(run: Run, *, few: bool) -> dict[str, list[Bar]]:
+    """What is drawn in each lane; with names when the calls are few."""
     bars: dict[str, list[Bar]] = {lane: [] for lane in LANES}
     bars["client"] = [_call_bar(call, run, labelled=few) for call in run.calls]
     for seen in run.half_seen:
@@ -243,13 +271,13 @@ def _bars(run: Run) -> dict[str, list[Bar]]:
     begun = {call.gtrid: call.start_s for call in run.calls if call.gtrid}
     for one in run.in_doubt:
         end_s = run.ended_s if one.end_s is None else one.end_s
-        label = f"in doubt {end_s - one.start_s:.1f} s" if few or end_s - one.start_s > 1 else ""
+        label = f"in doubt {end_s - one.start_s:.1f} s" if end_s - one.start_s > (0.2 if few else 1) else ""
         bars[f"postgres-{one.database}"].append(Bar(one.start_s, end_s, DOUBT, label))
         if one.gtrid in begun:
             bars[one.database].append(Bar(begun[one.gtrid], one.start_s, WORK))
     for wait in joined(run.blocked):
         why = "unreachable" if wait.kind == "unreachable" else f"writer of row {wait.row} waits"
-        label = f"{why} {wait.seconds:.1f} s"
+        label = f"{why} {wait.seconds:.1f} s" if few or wait.seconds > 0.5 else ""
         bars[f"postgres-{wait.database}"].append(Bar(wait.start_s, wait.end_s, BLOCKED, label, "////"))
     return bars
 
@@ -268,9 +296,13 @@ def _phase_bars(moments: Sequence[tuple[float, str]], *, labelled: bool) -> Iter
     """Phase one from the request to the last vote, phase two from the decision to the last branch's end."""
     at = {event: [at_s for at_s, name in moments if name == event] for event in {name for _, name in moments}}
     if "CommitRequested" in at and "VoteReceived" in at:
-        yield Bar(at["CommitRequested"][0], max(at["VoteReceived"]), PHASE, "phase one" if labelled else "")
+        yield Bar(
+            at["CommitRequested"][0], max(at["VoteReceived"]), PHASE, "phase one" if labelled else "", only_inside=True
+        )
     if "DecisionStood" in at and "BranchEnded" in at:
-        yield Bar(at["DecisionStood"][0], max(at["BranchEnded"]), PHASE, "phase two" if labelled else "")
+        yield Bar(
+            at["DecisionStood"][0], max(at["BranchEnded"]), PHASE, "phase two" if labelled else "", only_inside=True
+        )
 
 
 def _packed(bars: Iterable[Bar]) -> list[list[Bar]]:
@@ -287,7 +319,3 @@ def _packed(bars: Iterable[Bar]) -> list[list[Bar]]:
         else:
             rows[-1].append(bar)
     return rows
-
-
-def _lane_height(rows: Sequence[Sequence[Bar]]) -> float:
-    return _HEADROOM + max(1, len(rows)) + 0.12

@@ -20,8 +20,15 @@ NAMES = (
     "partition-during-phase-two",
     "lost-vote",
     "lost-acknowledgement",
+    "client-vanishes",
     "client-reply-lost",
+    "slow-participant",
+    "slow-network",
+    "cut-mid-message",
     "coordinator-pauses",
+    "hot-row-convoy",
+    "deadlock-across-databases",
+    "prepared-slots-exhausted",
 )
 
 

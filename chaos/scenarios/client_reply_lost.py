@@ -35,8 +35,8 @@ SCENARIO = Scenario(
     teaches="Unknown is an answer: a client that lost its reply must ask, with the same gtrid, and never guess.",
     expected="unknown, then asked: committed",
     why=(
-        "The request may have arrived or not, and the reply may have been sent or not; from the client's side these look "
-        "the same. It gets OutcomeUnknown with the gtrid, and the coordinator's log has the answer whenever it asks."
+        "The request may have arrived or not, and the reply may have been sent or not; to the client these look the "
+        "same. It gets OutcomeUnknown with the gtrid, and the coordinator's log has the answer whenever it asks."
     ),
     act=act,
     expect=expect,

@@ -34,8 +34,8 @@ SCENARIO = Scenario(
     teaches="A partition before the vote ends by itself: the coordinator aborts, the branch out of reach times out.",
     expected="abort; both rows free by the deadline, though the partition lasts",
     why=(
-        "No vote, no commit. The branch behind the partition has promised nothing, so it may end itself, and does so at "
-        "the deadline that came with the call. Blocking needs a promise; there is none yet."
+        "No vote, no commit. The branch behind the partition has promised nothing, so it may end itself, and does so "
+        "at the deadline that came with the call. Blocking needs a promise; there is none yet."
     ),
     act=act,
     expect=expect,
