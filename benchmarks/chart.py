@@ -13,6 +13,7 @@ from benchmarks.report import reach_words, shown
 
 REACHED, NOT_REACHED = "#2a9d63", "#d1495b"
 SHARE_MAX = 3.0
+_BLANK = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
 
 def draw(figures: Sequence[Figure], machine: Mapping[str, object], path: Path) -> None:
@@ -35,7 +36,7 @@ def draw(figures: Sequence[Figure], machine: Mapping[str, object], path: Path) -
         axes.barh(row, share, height=0.6, color=color)
         axes.plot([min(low, high), max(low, high)], [row, row], color="#333333", linewidth=1.2)
         words = f"{shown(figure.measured.median)}   (reach {reach_words(figure)})"
-        axes.text(max(share, low, high) + 0.03, row, words, va="center", fontsize=9)
+        axes.text(max(share, low, high) + 0.03, row, words, va="center", fontsize=9, bbox=_BLANK)
     axes.axvline(1.0, color="#333333", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(aimed)), [figure.key for figure in aimed])
     axes.set_xlim(0, SHARE_MAX + 1.1)

@@ -80,7 +80,8 @@ AIMS: Mapping[str, Aim] = {
         "at least",
         "×",
         "throughput of begin, two business RPCs one after the other, commit; 48 in flight",
-        "throughput of the same two business RPCs (grpc.aio unary), each committing locally, no atomicity",
+        "throughput of the same two business RPCs (grpc.aio unary), each committing locally (BEGIN, UPDATE, COMMIT), "
+        "no atomicity",
     ),
     "capacity_ratio": Aim(
         5.0,
