@@ -77,13 +77,17 @@ def make_whole(bank: BankStack) -> None:
     for database in bank.databases.values():
         if not database.alive:
             database.start()
-    if not bank.coordinator.alive or bank.coordinator.paused or bank.coordinator.env[FAILPOINT]:
+    if bank.coordinator.paused or bank.coordinator.env[FAILPOINT] or not _takes_work(bank):
         restart_coordinator_only(bank)
     for service in SERVICES:
         process = bank.service(service)
         if not process.alive or process.paused or process.env.get(PARTICIPANT_FAILPOINT):
             restart_service(bank, service)
     bank.wait_reachable()
+
+
+def _takes_work(bank: BankStack) -> bool:
+    return bank.coordinator.alive and bank.admin.answers() and not bank.admin.status().stopping
 
 
 def restart_coordinator_only(bank: BankStack) -> None:

@@ -10,7 +10,7 @@ from examples.bank.client import Bank
 from tests.integration.e2e.bank_world import ACCOUNTS, BALANCE, MONEY, client_of, make_whole
 from tests.integration.e2e.shops import Shops
 
-QUICK = {"retry_cap_s": 0.5, "sweep_interval_s": 0.5, "stop_grace_s": 10}
+QUICK = {"apply_wait_s": 2, "retry_cap_s": 0.5, "sweep_interval_s": 0.5, "stop_grace_s": 10}
 
 
 @pytest.fixture(scope="session")

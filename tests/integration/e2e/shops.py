@@ -71,14 +71,14 @@ class Shops:
         self.slotless = slotless
         self._databases: dict[str, PostgresCluster] = {}
         self._ports: dict[str, int] = {}
-        self._coordinator = ""
+        self.coordinator = ""
         self._open = AsyncExitStack()
         self.tm: handfast.TransactionManager
 
     @asynccontextmanager
     async def at(self, coordinator: str) -> AsyncIterator[Shops]:
         """Open shops at this coordinator for the length of a block, with a client (``tm``)."""
-        self._coordinator = coordinator
+        self.coordinator = coordinator
         async with AsyncExitStack() as self._open:
             self.tm = await self._open.enter_async_context(handfast.connect(coordinator, outcome_wait=2))
             yield self
@@ -107,7 +107,7 @@ class Shops:
         """
         own_dsn = await self._fresh(name, cluster or self.cluster)
         address = f"127.0.0.1:{self._ports[name]}"
-        participant = Participant(name, dsn or own_dsn, coordinator=self._coordinator, address=address, options=options)
+        participant = Participant(name, dsn or own_dsn, coordinator=self.coordinator, address=address, options=options)
         await self._open.enter_async_context(served(participant, address, setup))
         await off_loop(wait_until, lambda: self._reached(participant.instance), 10, f"{name} is not reached")
         interceptors = handfast.client_interceptors()
@@ -115,7 +115,7 @@ class Shops:
         return Shop(participant, address, AccountsStub(channel))
 
     def _reached(self, instance: str) -> bool:
-        known = Admin(self._coordinator).participants()
+        known = Admin(self.coordinator).participants()
         return any(one.instance == instance and one.reachable for one in known)
 
     async def _fresh(self, name: str, cluster: PostgresCluster) -> str:
