@@ -6,7 +6,7 @@ bank. Faults block, briefly; ``Lab.inject`` calls them off the event loop and re
     Cut                                       the link drops every connection and refuses new ones
     silence, latency, bandwidth, slicer,
     limit_data, reset_peer                    Toxiproxy's toxics, each a ``Toxic``
-    Kill, Pause, Restart                      SIGKILL, SIGSTOP, an orderly stop and start
+    Kill, Pause, Restart, FullDisk            SIGKILL, SIGSTOP, an orderly stop and start, no space for its files
     StopPostgres, PausePostgres               a database that crashes (``immediate``) or stands still
     Crash                                     a process dies by itself at a named failpoint
 """
@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+import psutil
 
 from chaos.stack import ManagedProcess, NotInTime, PostgresCluster, wait_until
 from chaos.stack.postgres import StopMode
@@ -31,6 +33,8 @@ _STREAMS: dict[Direction, tuple[str, ...]] = {
 }
 _WAYS: dict[Direction, str] = {"both": "both ways", "to": "on the way there", "from": "on the way back"}
 _CRASH_S_MAX = 20.0
+_FULL_BYTES = 4096
+"""Less than any log file has already: each write that would make one longer fails."""
 
 
 class Reach(Protocol):
@@ -226,9 +230,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """An orderly stop (SIGTERM), which finishes what is under way; healed by a start."""
+    """An orderly stop (SIGTERM), then SIGKILL when that takes too long, as an init system does; healed by a start."""
 
     name: str
+    patience_s: float = 5.0
 
     @property
     def label(self) -> str:
@@ -236,7 +241,7 @@ class Restart:
 
     @property
     def words(self) -> str:
-        return f"{self.name} is stopped in good order (SIGTERM) and started again."
+        return f"{self.name} is told to stop (SIGTERM), gets {self.patience_s:g} s to do so, and is started again."
 
     @property
     def lanes(self) -> tuple[str, ...]:
@@ -245,13 +250,41 @@ class Restart:
     def start(self, reach: Reach) -> None:
         process = reach.process(self.name)
         try:
-            process.stop(timeout_s=15.0)
+            process.stop(timeout_s=self.patience_s)
         except NotInTime:
             process.kill()
-            raise
 
     def heal(self, reach: Reach) -> None:
         reach.start_process(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class FullDisk:
+    """A process can make no file longer than it is: to it, the disk is full. Linux only; healed by lifting the limit."""
+
+    name: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}: disk full"
+
+    @property
+    def words(self) -> str:
+        return f"No file of {self.name} can grow any more, as on a disk that is full."
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def start(self, reach: Reach) -> None:
+        process = psutil.Process(reach.process(self.name).pid)
+        _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+        process.rlimit(psutil.RLIMIT_FSIZE, (_FULL_BYTES, hard))
+
+    def heal(self, reach: Reach) -> None:
+        process = psutil.Process(reach.process(self.name).pid)
+        _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+        process.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from participant.failpoints import ENVIRONMENT_VARIABLE as SERVICE_FAILPOINT
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _CONNECT_S_MAX = 2
+_TOLD = {Status.OK: "committed", Status.FAIL: "did not happen", Status.INFO: "no certain outcome"}
 Answer = TypeVar("Answer")
 
 
@@ -191,8 +192,7 @@ class Lab:
         """Make one transfer; see ``Teller.make``. Returns what the client knows of it."""
         transfer = Transfer(kind, customer, merchant, cents)
         call = await (teller or self.teller).make(transfer, timeout_s=timeout_s, between_s=between_s, hold_s=hold_s)
-        told = {Status.OK: "committed", Status.FAIL: "did not happen", Status.INFO: "outcome unknown"}[call.status]
-        self.events.note(CLIENT, f"{call.transfer}: {told}", call.error)
+        self.events.note(CLIENT, f"{call.transfer}: {_TOLD[call.status]}", call.error)
         return call
 
     def begin_pay(self, **arguments: Any) -> asyncio.Task[Call]:

@@ -29,6 +29,11 @@ NAMES = (
     "hot-row-convoy",
     "deadlock-across-databases",
     "prepared-slots-exhausted",
+    "log-disk-full",
+    "operator-guesses-wrong",
+    "vacuum-held-back",
+    "rolling-restart",
+    "everything",
 )
 
 
