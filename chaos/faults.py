@@ -6,7 +6,8 @@ bank. Faults block, briefly; ``Lab.inject`` calls them off the event loop and re
     Cut                                       the link drops every connection and refuses new ones
     silence, latency, bandwidth, slicer,
     limit_data, reset_peer                    Toxiproxy's toxics, each a ``Toxic``
-    Kill, Pause, Restart, FullDisk            SIGKILL, SIGSTOP, an orderly stop and start, no space for its files
+    Kill, Pause, Restart                      SIGKILL, SIGSTOP, an orderly stop and start
+    FullDisk                                  no space for the decision log
     StopPostgres, PausePostgres               a database that crashes (``immediate``) or stands still
     Crash                                     a process dies by itself at a named failpoint
 """
@@ -15,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
-import psutil
-
+from chaos.small_disk import fill
 from chaos.stack import ManagedProcess, NotInTime, PostgresCluster, wait_until
 from chaos.stack.postgres import StopMode
 from chaos.toxiproxy import Proxy
@@ -33,8 +34,6 @@ _STREAMS: dict[Direction, tuple[str, ...]] = {
 }
 _WAYS: dict[Direction, str] = {"both": "both ways", "to": "on the way there", "from": "on the way back"}
 _CRASH_S_MAX = 20.0
-_FULL_BYTES = 4096
-"""Less than any log file has already: each write that would make one longer fails."""
 
 
 class Reach(Protocol):
@@ -47,6 +46,9 @@ class Reach(Protocol):
     def postgres(self, name: str) -> PostgresCluster: ...
 
     def start_process(self, name: str) -> None: ...
+
+    @property
+    def log(self) -> Path: ...
 
 
 class Fault(Protocol):
@@ -260,31 +262,30 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class FullDisk:
-    """A process can make no file longer than it is: to it, the disk is full. Linux only; healed by lifting the limit."""
-
-    name: str
+    """Somebody fills the small file system that the decision log is on; healed by removing what fills it."""
 
     @property
     def label(self) -> str:
-        return f"{self.name}: disk full"
+        return "disk of the log full"
 
     @property
     def words(self) -> str:
-        return f"No file of {self.name} can grow any more, as on a disk that is full."
+        return "The file system of the decision log has no byte left."
 
     @property
     def lanes(self) -> tuple[str, ...]:
-        return (self.name,)
+        return ("coordinator",)
 
     def start(self, reach: Reach) -> None:
-        process = psutil.Process(reach.process(self.name).pid)
-        _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
-        process.rlimit(psutil.RLIMIT_FSIZE, (_FULL_BYTES, hard))
+        fill(_filler(reach))
 
     def heal(self, reach: Reach) -> None:
-        process = psutil.Process(reach.process(self.name).pid)
-        _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
-        process.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+        _filler(reach).unlink()
+
+
+def _filler(reach: Reach) -> Path:
+    """A file beside the log, in the file system as the coordinator sees it."""
+    return Path(f"/proc/{reach.process('coordinator').pid}/root") / str(reach.log.parent).lstrip("/") / "filler"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from chaos.history import Call, History, Status
 from chaos.lone_client import CENTS
 from chaos.observers import BLOCKED_S_MIN, InDoubt, PreparedWatch, RowProbe, TotalWatch
 from chaos.scenario import Scenario
+from chaos.small_disk import on_small_disk
 from chaos.stack import (
     ManagedProcess,
     PostgresCluster,
@@ -103,6 +104,9 @@ class Lab:
 
     def _start(self) -> None:
         self.stack.start(self.server)
+        if self.scenario.log_kilobytes:
+            coordinator = self.bank.coordinator
+            coordinator.argv = on_small_disk(coordinator.argv, self.log.parent, self.scenario.log_kilobytes)
         self.stack.start(self.bank)
         self.events.begin()
         for database in SERVICES:
@@ -302,6 +306,11 @@ class Lab:
     def postgres(self, name: str) -> PostgresCluster:
         """A database server by name."""
         return self.bank.databases[name.removeprefix("postgres-")]
+
+    @property
+    def log(self) -> Path:
+        """The decision log."""
+        return self.bank.log
 
     def start_process(self, name: str) -> None:
         """Start a process again, without a failpoint. A client that vanished stays away."""

@@ -125,7 +125,7 @@ async def _run(lab: Lab, scenario: Scenario) -> tuple[Run | None, Sequence[Findi
         return run, list(scenario.expect(run)), ""
     except Exception as problem:  # noqa: BLE001 - reported, with the scenario's name, as its verdict
         lab.events.note("", "broke off", f"{type(problem).__name__}: {problem}")
-        return None, (), f"broke off: {type(problem).__name__}: {problem}"
+        return None, (), f"broke off: {type(problem).__name__}: {problem}".splitlines()[0]
 
 
 async def _collect(lab: Lab) -> Run:

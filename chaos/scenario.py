@@ -130,6 +130,7 @@ class Scenario:
         expect: judges it.
         plan: the stack.
         rows: the rows that probes want to write, as database and account.
+        log_kilobytes: when above 0, the decision log is on a file system of this size.
         watch_total: whether a reader adds up all the money all the time.
         breaks: the checkers' rules that must be seen broken.
         tags: ``short`` for those that run in CI.
@@ -143,6 +144,7 @@ class Scenario:
     expect: Expect
     plan: BankPlan = field(default_factory=BankPlan)
     rows: tuple[tuple[str, int], ...] = (("accounts", 1), ("ledger", 1))
+    log_kilobytes: int = 0
     watch_total: bool = False
     breaks: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()

@@ -14,7 +14,7 @@ async def act(lab: Lab) -> None:
     lab.say("client", "some payments, while there is space")
     for _ in range(TRIES):
         await lab.pay(cents=10)
-    full = FullDisk("coordinator")
+    full = FullDisk()
     await lab.inject(full)
     for _ in range(TRIES):
         await lab.pay(cents=10)
@@ -49,6 +49,7 @@ SCENARIO = Scenario(
         "The commit record is forced before any Commit is sent. When it certainly could not be written, nothing was "
         "decided, so abort is safe, and aborts need no record. Decisions made earlier are on disk and stay there."
     ),
+    log_kilobytes=2048,
     act=act,
     expect=expect,
 )

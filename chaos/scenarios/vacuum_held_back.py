@@ -120,8 +120,8 @@ SCENARIO = Scenario(
     expected="shown by indoubt and doctor, ended by resolve; vacuum free again",
     why=(
         "A prepared transaction counts as running, for years if need be: no row version that it might see may go, in "
-        "any table. The sweep ends what it can prove was never committed. This one is older than the log's memory, so the "
-        "coordinator answers unknown and leaves it to a person, with everything that the person needs to know."
+        "any table. The sweep ends what it can prove was never committed. This one is older than the log's memory, so "
+        "the coordinator answers unknown and leaves it to a person, with everything that the person needs to know."
     ),
     rows=(("accounts", 1), ("ledger", 1)),
     act=act,
