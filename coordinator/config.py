@@ -44,6 +44,10 @@ ENV_PREFIX = "HANDFAST_"
 UINT32_MAX_S = (2**32 - 1) / 1000
 """Timeouts travel as milliseconds in 32 bits."""
 
+HOST_NAME = "address"
+"""As ``participant_name``: a participant's certificate must hold the host in its address, and proves no resource."""
+
+_PARTICIPANT_NAME = re.compile(r"[a-z0-9.-]*\{resource\}[a-z0-9.-]*")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
 
 
@@ -134,6 +138,17 @@ class CoordinatorConfig(BaseSettings):
     tls_client_ca: Path | None = Field(
         None, description="File with the authorities (PEM) of clients; a client must then show a certificate"
     )
+    participant_ca: Path | None = Field(
+        None, description="File with the authorities (PEM) of participants' servers; speaks TLS to them"
+    )
+    participant_cert: Path | None = Field(
+        None, description="File with the certificate chain (PEM) shown to participants; else tls_cert is"
+    )
+    participant_key: Path | None = Field(None, description="File with that certificate's private key (PEM)")
+    participant_name: str = Field(
+        "{resource}.participant.handfast",
+        description="Name that a participant's certificate must hold, {resource} being its resource; address: the host",
+    )
     insecure: bool = Field(False, description="Allow an address that other machines reach, without TLS")
     default_timeout_s: Seconds = Field(30, description="Time to decide for a transaction that names none, seconds")
     timeout_max_s: Seconds = Field(3600, description="Longest time to decide that a client may ask for, seconds")
@@ -199,6 +214,24 @@ class CoordinatorConfig(BaseSettings):
         for setting in ("tls_cert", "tls_key", "tls_client_ca"):
             _check_readable(setting, getattr(self, setting))
         return self
+
+    @model_validator(mode="after")
+    def _tls_to_participants_is_whole(self) -> Self:
+        if (self.participant_cert is None) != (self.participant_key is None):
+            missing = "participant_cert" if self.participant_cert is None else "participant_key"
+            raise _invalid(missing, "participant_cert and participant_key go together")
+        if self.participant_cert is not None and self.participant_ca is None:
+            raise _invalid("participant_cert", "it needs participant_ca")
+        if self.participant_name != HOST_NAME and not _PARTICIPANT_NAME.fullmatch(self.participant_name):
+            raise _invalid("participant_name", f"{self.participant_name!r} is not a DNS name with {{resource}} in it")
+        for setting in ("participant_ca", "participant_cert", "participant_key"):
+            _check_readable(setting, getattr(self, setting))
+        return self
+
+    @property
+    def certified_name(self) -> str:
+        """What a participant's certificate must hold; empty means the host in its address."""
+        return "" if self.participant_name == HOST_NAME else self.participant_name
 
     @model_validator(mode="after")
     def _address_is_safe(self) -> Self:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from handfast.interceptors import client_interceptors
     from handfast.outcomes import AbortCause, BranchReport, ExecuteResult, Outcome, OutcomeReport, Standing
-    from handfast.tls import TlsConfig
+    from handfast.tls import ServerTls, TlsConfig
     from handfast.transaction import Transaction
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "OutcomeReport",
     "OutcomeUnknown",
     "Refused",
+    "ServerTls",
     "Standing",
     "TlsConfig",
     "TooManyTransactions",
@@ -81,7 +82,7 @@ _HOMES = {
     "context": ("TransactionContext",),
     "interceptors": ("client_interceptors",),
     "outcomes": ("AbortCause", "BranchReport", "ExecuteResult", "Outcome", "OutcomeReport", "Standing"),
-    "tls": ("TlsConfig",),
+    "tls": ("ServerTls", "TlsConfig"),
     "transaction": ("Transaction",),
 }
 _HOME = {name: (home, name) for home, names in _HOMES.items() for name in names} | _RENAMED

@@ -23,10 +23,10 @@ from handfast.blocks import GtridBlocks
 from handfast.clock import Clock, MachineClock
 from handfast.context import TransactionContext
 from handfast.errors import CoordinatorUnavailable, UnknownTransaction, raise_unless_committed
-from handfast.frames import COORDINATOR, CallFailed, CallStream, channel_options
+from handfast.frames import COORDINATOR, CallFailed, CallStream
 from handfast.outcomes import ExecuteResult, OutcomeReport, Standing, Verdict, report_of
 from handfast.settling import Settler, no_answer
-from handfast.tls import TlsConfig
+from handfast.tls import TlsConfig, open_channel
 from handfast.transaction import Transaction
 from handfast.v1 import coordinator_pb2 as wire
 
@@ -62,7 +62,7 @@ def connect(
 
     Args:
         address: where it listens, ``host:port``.
-        tls: how to trust it; None speaks without TLS.
+        tls: how to trust it, and who this program is; files are read again when they change. None speaks without TLS.
         client: this program's name in reports and per-client limits; at most 64 characters.
         wait: when commits answer, unless the transaction says otherwise.
         outcome_wait: how long past a transaction's deadline to go on asking for a lost outcome, in seconds.
@@ -108,7 +108,7 @@ class TransactionManager:
 
     async def __aenter__(self) -> Self:
         """Open it."""
-        self._channel = _open_channel(self._address, self._tls)
+        self._channel = open_channel(self._address, self._tls)
         peer = f"the coordinator at {self._address}"
         self._calls = CallStream(self._channel, COORDINATOR, peer=peer, on_disconnect=self._blocks.drop)
         return self
@@ -276,12 +276,3 @@ def _report(verdict: Verdict, standing: Standing) -> OutcomeReport:
     return OutcomeReport(
         verdict.gtrid, standing, verdict.outcome, verdict.cause, verdict.reason, branches=verdict.branches
     )
-
-
-def _open_channel(address: str, tls: TlsConfig | grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options=channel_options())
-    if isinstance(tls, TlsConfig):
-        options = (*channel_options(), *tls.channel_options())
-        return grpc.aio.secure_channel(address, tls.credentials(), options=options)
-    return grpc.aio.secure_channel(address, tls, options=channel_options())

@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 
 from handfast.catalog import HandfastFault
-from handfast.frames import COORDINATOR, CallFailed, CallStream, channel_options
+from handfast.frames import COORDINATOR, CallFailed, CallStream
+from handfast.tls import TlsConfig, open_channel
 from handfast.v1 import coordinator_pb2 as c
 from participant.clock import Clock
 from participant.config import ParticipantOptions
@@ -31,7 +32,7 @@ class Link:
 
     Args:
         address: the coordinator's, ``host:port``.
-        credentials: for TLS; None speaks plain text.
+        tls: how to trust it, and who this process is; None speaks plain text.
         registration: says what to register, each time.
         options: retries and timeouts.
         clock: where time comes from.
@@ -41,14 +42,14 @@ class Link:
     def __init__(
         self,
         address: str,
-        credentials: grpc.ChannelCredentials | None,
+        tls: TlsConfig | grpc.ChannelCredentials | None,
         registration: Callable[[], c.RegisterRequest],
         options: ParticipantOptions,
         clock: Clock,
         on_registered: Callable[[str, int], None],
     ) -> None:
         self._address = address
-        self._credentials = credentials
+        self._tls = tls
         self._registration = registration
         self._options = options
         self._clock = clock
@@ -65,12 +66,12 @@ class Link:
         return self._registered.is_set()
 
     async def open(self) -> None:
-        """Begin to register; returns at once."""
-        options = channel_options()
-        if self._credentials is None:
-            self._channel = grpc.aio.insecure_channel(self._address, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(self._address, self._credentials, options=options)
+        """Begin to register; returns at once.
+
+        Raises:
+            OSError: a file of the TLS settings can't be read.
+        """
+        self._channel = open_channel(self._address, self._tls)
         self._stream = CallStream(self._channel, COORDINATOR, peer=f"the coordinator at {self._address}")
         self._task = asyncio.create_task(self._keep_registered(self._channel))
 

@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 
 from handfast import context
 from handfast.catalog import HandfastFault
+from handfast.tls import TlsConfig
 from handfast.v1 import coordinator_pb2 as c
 from handfast.xid import MalformedName, check_instance, check_resource, make_bqual
 from participant.clock import Clock, SystemClock
@@ -41,7 +42,8 @@ class Participant(Generic[ConnectionT]):
         coordinator: the coordinator's address, ``host:port``.
         address: where the coordinator reaches this process's gRPC server, ``host:port``.
         options: pools, timeouts and limits.
-        credentials: for TLS to the coordinator; None speaks plain text.
+        credentials: for TLS to the coordinator; the files of a ``handfast.TlsConfig`` are read again when they change.
+            None speaks plain text. For TLS on this process's own server see ``handfast.ServerTls``.
         clock: where time and chance come from.
         instance: this process's name; None makes a new one, as it should be at each start.
 
@@ -58,7 +60,7 @@ class Participant(Generic[ConnectionT]):
         coordinator: str,
         address: str,
         options: ParticipantOptions | None = ...,
-        credentials: grpc.ChannelCredentials | None = ...,
+        credentials: TlsConfig | grpc.ChannelCredentials | None = ...,
         clock: Clock | None = ...,
         instance: str | None = ...,
     ) -> None: ...
@@ -72,7 +74,7 @@ class Participant(Generic[ConnectionT]):
         coordinator: str,
         address: str,
         options: ParticipantOptions | None = ...,
-        credentials: grpc.ChannelCredentials | None = ...,
+        credentials: TlsConfig | grpc.ChannelCredentials | None = ...,
         clock: Clock | None = ...,
         instance: str | None = ...,
     ) -> None: ...
@@ -85,7 +87,7 @@ class Participant(Generic[ConnectionT]):
         coordinator: str,
         address: str,
         options: ParticipantOptions | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: TlsConfig | grpc.ChannelCredentials | None = None,
         clock: Clock | None = None,
         instance: str | None = None,
     ) -> None:

@@ -17,6 +17,8 @@ ONCE_PER_VALUE = {"participants": "participant"}
 
 METAVARS = {
     **dict.fromkeys(("config", "log", "tls_cert", "tls_key", "tls_client_ca"), "FILE"),
+    **dict.fromkeys(("participant_ca", "participant_cert", "participant_key"), "FILE"),
+    "participant_name": "NAME",
     **dict.fromkeys(("log_level", "log_format"), "WORD"),
     "address": "HOST:PORT",
     "participants": "NAME=HOST:PORT",

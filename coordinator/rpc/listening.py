@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from coordinator.config import CoordinatorConfig, split_address
+from coordinator.config import CoordinatorConfig, is_loopback, split_address
 from handfast.catalog import HandfastFault
+from handfast.tls import ServerTls, TlsConfig
+
+logger = logging.getLogger(__name__)
 
 
 def listen(server: grpc.aio.Server, config: CoordinatorConfig) -> str:
@@ -44,25 +48,51 @@ def server_credentials(config: CoordinatorConfig) -> grpc.ServerCredentials | No
     if config.tls_cert is None or config.tls_key is None:
         return None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key)
+        # The password keeps OpenSSL from asking for one on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_cert, config.tls_key, password="")
     except (ssl.SSLError, OSError) as problem:
         raise HandfastFault(
             "SETTING_INVALID", setting="tls_cert", problem=f"it and tls_key can't be used: {problem}"
         ) from problem
-    authorities = None if config.tls_client_ca is None else _authorities(config.tls_client_ca)
-    return grpc.ssl_server_credentials(
-        [(config.tls_key.read_bytes(), config.tls_cert.read_bytes())],
-        root_certificates=authorities,
-        require_client_auth=authorities is not None,
-    )
+    if config.tls_client_ca is not None:
+        _check_authorities("tls_client_ca", config.tls_client_ca)
+    return ServerTls(config.tls_cert, config.tls_key, config.tls_client_ca).credentials()
 
 
-def _authorities(path: Path) -> bytes:
+def participant_tls(config: CoordinatorConfig) -> TlsConfig | None:
+    """How to speak to participants, checked; None speaks plain text.
+
+    Raises:
+        HandfastFault: SETTING_INVALID.
+    """
+    if config.participant_ca is None:
+        return None
+    _check_authorities("participant_ca", config.participant_ca)
+    cert, key = config.participant_cert or config.tls_cert, config.participant_key or config.tls_key
+    tls = TlsConfig(ca_file=config.participant_ca, cert_file=cert, key_file=key)
+    try:
+        tls.credentials()
+    except OSError as problem:
+        said = f"it and participant_key can't be used: {problem}"
+        raise HandfastFault("SETTING_INVALID", setting="participant_cert", problem=said) from problem
+    return tls
+
+
+def warn_of_plain_text(config: CoordinatorConfig) -> None:
+    """Say at each start what travels readable and changeable by whoever is on the way."""
+    if config.insecure and not is_loopback(config.address):
+        logger.warning("INSECURE: %s can be reached from other machines, and has no TLS", config.address)
+    elif config.tls and config.tls_client_ca is None and not is_loopback(config.address):
+        logger.warning("nobody has to show who they are on %s: there is no tls_client_ca", config.address)
+    if config.tls and config.participant_ca is None:
+        logger.warning("participants are spoken to without TLS, for there is no participant_ca")
+
+
+def _check_authorities(setting: str, path: Path) -> None:
     try:
         ssl.create_default_context(cafile=str(path))
-        return path.read_bytes()
     except (ssl.SSLError, OSError) as problem:
-        raise HandfastFault("SETTING_INVALID", setting="tls_client_ca", problem=str(problem)) from problem
+        raise HandfastFault("SETTING_INVALID", setting=setting, problem=str(problem)) from problem
 
 
 def _in_use(address: str, problem: str) -> HandfastFault:

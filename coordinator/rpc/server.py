@@ -33,7 +33,7 @@ from coordinator.protocol import events as e
 from coordinator.protocol.states import Cause, TransactionState
 from coordinator.rpc.admin_service import AdminService
 from coordinator.rpc.coordinator_service import CoordinatorService, Dispatch
-from coordinator.rpc.listening import listen
+from coordinator.rpc.listening import listen, participant_tls, warn_of_plain_text
 from coordinator.runtime.clock import Clock, SystemClock
 from coordinator.runtime.directory import STATIC_INSTANCE, Directory
 from coordinator.runtime.driver import Driver
@@ -121,6 +121,7 @@ class CoordinatorServer:
             self._server = grpc.aio.server(options=server_options())
             await self._add_services()
             self.address = listen(self._server, self.config)
+            warn_of_plain_text(self.config)
             self.recovery.start()
             self.links.connect()
             await self._server.start()
@@ -136,7 +137,10 @@ class CoordinatorServer:
             for resource, address in self.config.participants.items()
         ]
         directory = Directory([*reversed(self._log.participants()), *static])
-        self.links = Links(directory, lambda address: self.recovery.on_link_up(address))
+        tls = participant_tls(self.config)
+        self.links = Links(
+            directory, lambda address: self.recovery.on_link_up(address), tls, self.config.certified_name
+        )
         driver = Driver(
             self._log, self.links, self._clock, self._entropy, options, self._failpoints, self._on_log_broken
         )

@@ -4,6 +4,10 @@ One channel and one batched stream per participant address, kept connected, so t
 noticed at once and what waits for it is sent at once. Which process a message goes to follows from what it is: phase
 one goes to the process that holds the branch and to no other; phase two of a prepared branch can be done by any process
 of the resource, and the holder is only the first choice.
+
+With TLS a participant has to prove which resource it is: its server's certificate must hold the resource's own name, so
+that whoever registers a false address gets no message for the resource. There is then a connection for each resource at
+an address, for a connection proves one name.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import grpc
 import grpc.aio
@@ -20,10 +25,18 @@ from google.protobuf.message import Message
 from coordinator.log.records import ParticipantRecord
 from coordinator.runtime.directory import Directory
 from handfast.catalog import HandfastFault
-from handfast.frames import PARTICIPANT, CallFailed, CallStream, OnReply, channel_options
+from handfast.frames import PARTICIPANT, CallFailed, CallStream, OnReply
+from handfast.tls import TlsConfig, open_channel
 from handfast.xid import split_bqual
 
 logger = logging.getLogger(__name__)
+
+
+class _Key(NamedTuple):
+    """What one connection is for: an address, and the resource that it must prove to be; empty without TLS."""
+
+    address: str
+    resource: str
 
 
 @dataclass(slots=True)
@@ -48,19 +61,23 @@ class Links:
     Args:
         directory: who is where.
         on_up: told an address when the connection to it came up.
-        credentials: for TLS; None speaks plain text.
+        tls: how to trust participants, and who the coordinator is; None speaks plain text.
+        certified_name: the name that the certificate of a resource's participants must hold, in which ``{resource}``
+            stands for the resource; empty means the name in the address.
     """
 
     def __init__(
         self,
         directory: Directory,
         on_up: Callable[[str], None],
-        credentials: grpc.ChannelCredentials | None = None,
+        tls: TlsConfig | None = None,
+        certified_name: str = "",
     ) -> None:
         self._directory = directory
         self._on_up = on_up
-        self._credentials = credentials
-        self._links: dict[str, _Link] = {}
+        self._tls = tls
+        self._certified_name = certified_name
+        self._links: dict[_Key, _Link] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -129,7 +146,7 @@ class Links:
         return connected[(attempt - 1) % len(connected)]
 
     def _call(self, participant: ParticipantRecord, request: Message, on_reply: OnReply, timeout_s: float) -> None:
-        link = self._link(participant.address)
+        link = self._link(self._key(participant))
 
         def noted(reply: Message | CallFailed) -> None:
             link.last_error = reply.message if isinstance(reply, CallFailed) else ""
@@ -141,29 +158,30 @@ class Links:
 
     def reachable(self, participant: ParticipantRecord) -> bool:
         """Whether the connection to the process is up."""
-        return self._link(participant.address).channel.get_state() is grpc.ChannelConnectivity.READY
+        return self._link(self._key(participant)).channel.get_state() is grpc.ChannelConnectivity.READY
 
     def batched(self, participant: ParticipantRecord) -> bool | None:
         """Whether the process takes batches; None until it has shown it."""
-        return self._link(participant.address).stream.batched
+        return self._link(self._key(participant)).stream.batched
 
     def last_error(self, participant: ParticipantRecord) -> str:
         """Why the last call to the process failed; empty when it did not."""
-        return self._link(participant.address).last_error
+        return self._link(self._key(participant)).last_error
 
     def connect(self) -> None:
         """Start connecting to every known participant, and drop the links to addresses that nobody is at."""
-        known = {participant.address for participant in self._directory}
-        for address in known:
-            self._link(address)
-        for address in set(self._links) - known:
-            self._drop(address)
+        known = {self._key(participant) for participant in self._directory}
+        for key in known:
+            self._link(key)
+        for key in set(self._links) - known:
+            self._drop(key)
 
-    def connect_now(self, address: str) -> None:
-        """Connect to an address where somebody just said to be, without waiting out the backoff of failed attempts."""
-        if self._link(address).channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            self._drop(address)
-            self._link(address)
+    def connect_now(self, participant: ParticipantRecord) -> None:
+        """Connect to a process that just said where it is, without waiting out the backoff of failed attempts."""
+        key = self._key(participant)
+        if self._link(key).channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            self._drop(key)
+            self._link(key)
 
     async def close(self) -> None:
         """End every connection; calls under way fail."""
@@ -172,25 +190,26 @@ class Links:
 
     # -- links -----------------------------------------------------------------------------------------------------
 
-    def _drop(self, address: str) -> None:
-        task = asyncio.create_task(self._links.pop(address).close())
+    def _key(self, participant: ParticipantRecord) -> _Key:
+        certified = self._tls is not None and self._certified_name
+        return _Key(participant.address, participant.resource if certified else "")
+
+    def _drop(self, key: _Key) -> None:
+        task = asyncio.create_task(self._links.pop(key).close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _link(self, address: str) -> _Link:
-        link = self._links.get(address)
+    def _link(self, key: _Key) -> _Link:
+        link = self._links.get(key)
         if link is None:
-            channel = self._open(address)
-            stream = CallStream(channel, PARTICIPANT, peer=address)
-            watch = asyncio.create_task(self._watch(address, channel))
-            link = self._links[address] = _Link(channel, stream, watch)
+            link = self._links[key] = self._make_link(key.address, key.resource)
         return link
 
-    def _open(self, address: str) -> grpc.aio.Channel:
-        options = channel_options()
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, self._credentials, options=options)
+    def _make_link(self, address: str, resource: str) -> _Link:
+        name = self._certified_name.format(resource=resource) if resource else None
+        channel = open_channel(address, self._tls, name)
+        stream = CallStream(channel, PARTICIPANT, peer=address)
+        return _Link(channel, stream, asyncio.create_task(self._watch(address, channel)))
 
     async def _watch(self, address: str, channel: grpc.aio.Channel) -> None:
         """Keep the channel connected, and tell when it came up."""

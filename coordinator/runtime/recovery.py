@@ -107,7 +107,7 @@ class Recovery:
 
     def _on_registered(self, participant: ParticipantRecord) -> None:
         self._links.connect()
-        self._links.connect_now(participant.address)
+        self._links.connect_now(participant)
         self._driver.retry_now(resource=participant.resource)
         self._wake.set()
 

@@ -11,7 +11,7 @@ from handfast import errors
 
 PUBLIC = {
     *("connect", "client_interceptors", "current_transaction"),
-    *("TransactionManager", "Transaction", "TransactionContext", "TlsConfig"),
+    *("TransactionManager", "Transaction", "TransactionContext", "TlsConfig", "ServerTls"),
     *("Outcome", "AbortCause", "Standing", "OutcomeReport", "ExecuteResult", "BranchReport"),
     *("HandfastError", "TransactionError", "TransactionAborted", "DeadlineExceeded", "OutcomeUnknown"),
     *("HeuristicOutcome", "CoordinatorUnavailable", "Refused"),

@@ -7,6 +7,7 @@ from typing import cast
 
 from google.protobuf.message import Message
 
+from coordinator.log.records import ParticipantRecord
 from coordinator.runtime.links import Links
 from handfast.frames import UNIMPLEMENTED, UNREACHABLE, CallFailed
 from handfast.v1 import participant_pb2 as p
@@ -40,7 +41,7 @@ class Databases:
         """See Links."""
         self.connects += 1
 
-    def connect_now(self, address: str) -> None:
+    def connect_now(self, participant: ParticipantRecord) -> None:
         """See Links."""
 
     async def ask_resource(self, resource: str, request: Message, timeout_s: float) -> Message:
