@@ -117,6 +117,14 @@ PROGRAM_ENTRIES = (
         "Add --help to the command; it lists them.",
     ),
     Entry(
+        "CERTIFICATES_UNUSABLE",
+        "command",
+        "FAILED_PRECONDITION",
+        "The certificates in {folder} were not all made: {problem}.",
+        "Name a folder that you can write, and in which every certificate (.crt) has its key (.key); what is there is "
+        "never written over.",
+    ),
+    Entry(
         "PART_MISSING",
         "command",
         "FAILED_PRECONDITION",

@@ -51,6 +51,14 @@ class Target:
     client_key: Annotated[
         Path | None, Parameter(help="With TLS: the certificate's private key (PEM).", env_var="HANDFAST_CLIENT_KEY")
     ] = None
+    tls_name: Annotated[
+        str,
+        Parameter(
+            help="With TLS: the name that the coordinator's certificate must hold, instead of the address's.",
+            env_var="HANDFAST_TLS_NAME",
+            show_default=False,
+        ),
+    ] = ""
 
 
 DEFAULT_TARGET = Target()
@@ -123,7 +131,8 @@ async def connect(target: Target) -> AsyncIterator[Admin]:
     if credentials is None:
         channel = grpc.aio.insecure_channel(target.address, options)
     else:
-        channel = grpc.aio.secure_channel(target.address, credentials, options)
+        named = [("grpc.ssl_target_name_override", target.tls_name)] if target.tls_name else []
+        channel = grpc.aio.secure_channel(target.address, credentials, [*options, *named])
     async with channel:
         yield Admin(target, channel)
 

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError
 
 from coordinator.cli.about import explain_command, handfast_version, version_command
 from coordinator.cli.admin import DEFAULT_TARGET
+from coordinator.cli.certs import certs
 from coordinator.cli.exit_codes import EPILOGUE, Exit, exit_code
 from coordinator.cli.output import console, print_problem
 from coordinator.cli.programs import chaos, demo_command
@@ -48,6 +49,7 @@ app.command(indoubt_command, name="indoubt")
 app.command(participants_command, name="participants")
 app.command(resolve_command, name="resolve")
 app.command(audit_command, name="audit")
+app.command(certs)
 app.command(demo_command, name="demo")
 app.command(chaos)
 app.command(explain_command, name="explain")
