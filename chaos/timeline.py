@@ -39,6 +39,7 @@ _ROWS_MAX = 8
 _LOW_ROW = 0.5
 """How high a row is in a lane of many rows, where no bar has a name."""
 _LABELLED_CALLS_MAX = 8
+_FAULTS_ON_ONE_LINE_MAX = 6
 _LABEL_FRACTION_MIN = 0.045
 _MARGIN_S = 0.35
 
@@ -96,6 +97,8 @@ class Picture:
     def __init__(self, run: Run, scenario: Scenario) -> None:
         self.run = run
         self.start_s, self.end_s = _extent(run)
+        self._crowded = len(run.faults) > _FAULTS_ON_ONE_LINE_MAX
+        self._headroom = 0.85 if self._crowded else 0.5  # the strip at the top of each lane where faults have names
         self._few = len(run.calls) <= _LABELLED_CALLS_MAX
         rows = {lane: _packed(bars) for lane, bars in _bars(run, few=self._few).items()}
         self._heights = {lane: self._lane_height(rows[lane]) for lane in LANES}
@@ -172,7 +175,9 @@ class Picture:
             self.axes.plot([fault.start_s] * 2, [top, top + height], color="#c4532f", linewidth=1, zorder=2)
         free = [lane for lane in lanes if self._is_free(lane, number)]
         if lanes:
-            self._fault_label(fault, self._top((free or lanes)[0]) + 0.26)
+            lane = (free or lanes)[0]
+            second_line = self._crowded and sum(lane in other.lanes for other in self.run.faults[:number]) % 2
+            self._fault_label(fault, self._top(lane) + (0.60 if second_line else 0.26))
 
     def _is_free(self, lane: str, number: int) -> bool:
         """Whether no earlier fault has, or may have, its name at about the same place of this lane."""
@@ -189,7 +194,7 @@ class Picture:
         )  # fmt: skip
 
     def _draw_rows(self, lane: str, rows: Sequence[Sequence[Bar]]) -> None:
-        top = self._top(lane) + _HEADROOM
+        top = self._top(lane) + self._headroom
         for row in rows:
             height = self._row_height(row)
             for bar in row:
@@ -229,7 +234,7 @@ class Picture:
 
     def _moments(self) -> None:
         """The decisions, as diamonds in the coordinator's lane: when the record was made, before any crash."""
-        y = self._top("coordinator") + _HEADROOM + (0.5 if self._few else 0.25)
+        y = self._top("coordinator") + self._headroom + (0.5 if self._few else 0.25)
         marker, size = ("D", 5) if self._few else ("|", 9)
         for moments in self.run.phases.values():
             for at_s, event in moments:
@@ -240,14 +245,10 @@ class Picture:
         return 1.0 if self._few or any(bar.label for bar in row) else _LOW_ROW
 
     def _lane_height(self, rows: Sequence[Sequence[Bar]]) -> float:
-        return _HEADROOM + max(0.55, sum(map(self._row_height, rows))) + 0.12
+        return self._headroom + max(0.55, sum(map(self._row_height, rows))) + 0.12
 
     def _top(self, lane: str) -> float:
         return sum(self._heights[other] for other in LANES[: LANES.index(lane)])
-
-
-_HEADROOM = 0.5
-"""The strip at the top of each lane where the fault's name stands."""
 
 
 def _extent(run: Run) -> tuple[float, float]:
@@ -272,12 +273,12 @@ def _bars(run: Run, *, few: bool) -> dict[str, list[Bar]]:
     for one in run.in_doubt:
         end_s = run.ended_s if one.end_s is None else one.end_s
         label = f"in doubt {end_s - one.start_s:.1f} s" if end_s - one.start_s > (0.2 if few else 1) else ""
-        bars[f"postgres-{one.database}"].append(Bar(one.start_s, end_s, DOUBT, label))
+        bars[f"postgres-{one.database}"].append(Bar(one.start_s, end_s, DOUBT, label, only_inside=not few))
         if one.gtrid in begun:
             bars[one.database].append(Bar(begun[one.gtrid], one.start_s, WORK))
     for wait in joined(run.blocked):
         why = "unreachable" if wait.kind == "unreachable" else f"writer of row {wait.row} waits"
-        label = f"{why} {wait.seconds:.1f} s" if few or wait.seconds > 0.5 else ""
+        label = f"{why} {wait.seconds:.1f} s" if few else f"{wait.seconds:.1f} s" if wait.seconds > 0.5 else ""
         bars[f"postgres-{wait.database}"].append(Bar(wait.start_s, wait.end_s, BLOCKED, label, "////"))
     return bars
 
