@@ -63,13 +63,18 @@ def restart_coordinator(bank: BankStack, failpoint: str = "") -> None:
 
 def restart_service(bank: BankStack, service: str, failpoint: str = "") -> None:
     """Kill a service and start it again, to crash at this point when one is named."""
+    restart_until_registered(bank, service, failpoint)
+    bank.wait_reachable()
+
+
+def restart_until_registered(bank: BankStack, service: str, failpoint: str = "") -> None:
+    """The same, and return as soon as it has registered."""
     process = bank.service(service)
     before = _registrations(bank, service)
     process.kill()
     process.env[PARTICIPANT_FAILPOINT] = failpoint
     process.start()
     wait_until(lambda: _registrations(bank, service) - before, 10, f"{service} did not register again")
-    bank.wait_reachable()
 
 
 def make_whole(bank: BankStack) -> None:

@@ -18,6 +18,7 @@ from tests.integration.e2e.bank_world import (
     next_payment,
     off_loop,
     restart_service,
+    restart_until_registered,
     wait_prepared,
     write_same_rows,
 )
@@ -91,7 +92,7 @@ async def test_a_participant_can_be_used_as_soon_as_it_has_registered_again(bank
     for _ in range(3):
         bank.service("ledger").kill()
         await off_loop(wait_until, lambda: not reached(bank, "ledger"), 5, "its death was not noticed")
-        await off_loop(restart_service, bank, "ledger")
+        await off_loop(restart_until_registered, bank, "ledger")
         payment = next_payment()
         await client.pay_at_once(payment)
         assert await off_loop(moved, bank, payment)
