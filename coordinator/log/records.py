@@ -8,12 +8,11 @@ says abort. The one exception is an abort that an operator or another coordinato
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from coordinator.protocol.states import Decision, Outcome
+from coordinator.protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoggedBranch:
     """A branch that voted YES and so waits for the decision.
 
@@ -26,7 +25,7 @@ class LoggedBranch:
     proof: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DecisionRecord:
     """The one decision about a transaction; a ``CommitRecord`` when the decision is COMMIT.
 
@@ -47,7 +46,7 @@ class DecisionRecord:
     client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndRecord:
     """Every branch of a decided transaction has acknowledged, or an operator ended it.
 
@@ -64,7 +63,7 @@ class EndRecord:
     evidence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoggedTransaction:
     """What the log knows of one transaction.
 
@@ -77,7 +76,7 @@ class LoggedTransaction:
     end: EndRecord | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ParticipantRecord:
     """A participant process that registered; recovery reaches its resource through it.
 
@@ -98,7 +97,7 @@ class ParticipantRecord:
     registered_unix_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolutionRecord:
     """An operator's intervention.
 
@@ -123,7 +122,7 @@ class ResolutionRecord:
     unix_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Identity:
     """Who writes this log.
 

@@ -8,26 +8,25 @@ somebody's oversight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from coordinator.protocol.states import Outcome
+from coordinator.protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendPrepare:
     """Ask the branch for its vote."""
 
     bqual: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendCommitOnePhase:
     """Tell the only branch to commit, and let it decide."""
 
     bqual: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendCommit:
     """Tell a prepared branch to commit. ``proof`` is the token from its vote."""
 
@@ -35,7 +34,7 @@ class SendCommit:
     proof: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendRollback:
     """Tell a branch to roll back. ``proof`` is the token from its vote, empty when it gave none."""
 
@@ -46,7 +45,7 @@ class SendRollback:
 Send = SendPrepare | SendCommitOnePhase | SendCommit | SendRollback
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CommitRecord:
     """The decision to offer to the log: commit, to be learned by these branches.
 
@@ -57,7 +56,7 @@ class CommitRecord:
     branches: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndRecord:
     """To be written lazily: every branch has ended.
 
@@ -70,7 +69,7 @@ class EndRecord:
     evidence: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScheduleRetry:
     """Report ``RetryDue`` for the branch after a backoff that grows with ``attempts``, the attempts made so far."""
 
@@ -78,7 +77,7 @@ class ScheduleRetry:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Effects:
     """What one step wants done.
 

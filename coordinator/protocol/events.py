@@ -5,26 +5,25 @@ Times are seconds of the driver's monotonic clock; the machine compares them and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from coordinator.protocol.states import Cause, Decision, Outcome, Vote
+from coordinator.protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Enlisted:
     """A branch joined."""
 
     bqual: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CommitRequested:
     """The client wants the commit."""
 
     now_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RollbackRequested:
     """The client, or an operator, wants the rollback."""
 
@@ -32,7 +31,7 @@ class RollbackRequested:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VoteReceived:
     """A branch answered Prepare."""
 
@@ -44,7 +43,7 @@ class VoteReceived:
     reason_code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VoteLost:
     """Prepare got no answer. The branch may be prepared all the same."""
 
@@ -52,14 +51,14 @@ class VoteLost:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DecisionStood:
     """The log made a decision durable: the one offered, or one that stood already."""
 
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DecisionRefused:
     """The decision offered was certainly not written: the log refused it, or it was too late to offer it."""
 
@@ -67,7 +66,7 @@ class DecisionRefused:
     cause: Cause = Cause.LOG_REFUSED
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OnePhaseAnswered:
     """The only branch said what became of it."""
 
@@ -77,14 +76,14 @@ class OnePhaseAnswered:
     reason_code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OnePhaseUnsupported:
     """The only branch's participant knows no CommitOnePhase; two phases it is."""
 
     bqual: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BranchEnded:
     """A branch acknowledged Commit or Rollback."""
 
@@ -93,7 +92,7 @@ class BranchEnded:
     evidence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeliveryFailed:
     """Commit, Rollback or CommitOnePhase got no answer."""
 
@@ -101,19 +100,19 @@ class DeliveryFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryDue:
     """It is time to send again what got no answer."""
 
     bqual: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeadlinePassed:
     """The time in which the transaction may decide commit is over."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolvedAgainstDecision:
     """An operator ends the branches still in doubt the other way (X/Open: a heuristic decision)."""
 
@@ -121,7 +120,7 @@ class ResolvedAgainstDecision:
     operator: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forgotten:
     """Retention has passed, or an operator dropped what is remembered."""
 

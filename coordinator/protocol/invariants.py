@@ -68,8 +68,9 @@ def _broken_by_force(
         return "a decision to commit past the deadline"
     if effects.send:
         return "a message that does not wait for the force beside it"
-    if any(branch.vote not in (Vote.YES, Vote.READ_ONLY) for branch in branches.values()):
-        return "a decision to commit without every vote"
+    for branch in branches.values():
+        if branch.vote is not Vote.YES and branch.vote is not Vote.READ_ONLY:
+            return "a decision to commit without every vote"
     return None
 
 

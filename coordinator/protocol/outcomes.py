@@ -39,7 +39,7 @@ def summed_up(decision: Decision, ends: Iterable[Outcome | None]) -> Outcome:
         ends: how each branch ended that had something to commit or roll back; read-only ones had not.
     """
     known = set(ends)
-    committed, rolled_back = bool(known & _COMMITS), bool(known & _ROLLBACKS)
+    committed, rolled_back = not known.isdisjoint(_COMMITS), not known.isdisjoint(_ROLLBACKS)
     if committed and rolled_back:
         return Outcome.HEURISTIC_MIXED
     if Outcome.HEURISTIC_HAZARD in known:

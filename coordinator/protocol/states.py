@@ -8,7 +8,13 @@ from __future__ import annotations
 from enum import Enum
 
 
-class TransactionState(Enum):
+class _Named(Enum):
+    """A member is its own identity; Enum would hash its name, in Python, at every look-up in a table."""
+
+    __hash__ = object.__hash__
+
+
+class TransactionState(_Named):
     """Where a global transaction stands."""
 
     ACTIVE = "active"
@@ -20,7 +26,7 @@ class TransactionState(Enum):
     FORGOTTEN = "forgotten"
 
 
-class BranchState(Enum):
+class BranchState(_Named):
     """Where one branch stands, as the coordinator knows it."""
 
     ACTIVE = "active"
@@ -30,7 +36,7 @@ class BranchState(Enum):
     ABORTED = "aborted"
 
 
-class Vote(Enum):
+class Vote(_Named):
     """A branch's answer in phase one."""
 
     YES = "yes"
@@ -38,14 +44,14 @@ class Vote(Enum):
     READ_ONLY = "read only"
 
 
-class Decision(Enum):
+class Decision(_Named):
     """The durable choice."""
 
     COMMIT = "commit"
     ABORT = "abort"
 
 
-class Outcome(Enum):
+class Outcome(_Named):
     """What happened."""
 
     COMMITTED = "committed"
@@ -56,7 +62,7 @@ class Outcome(Enum):
     HEURISTIC_HAZARD = "heuristic hazard"
 
 
-class Cause(Enum):
+class Cause(_Named):
     """Why a transaction was aborted."""
 
     VOTE_NO = "a branch voted no"

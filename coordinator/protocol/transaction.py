@@ -125,7 +125,7 @@ class GlobalTransaction:
         transaction.decision = Decision.COMMIT
         transaction.state = S.COMMITTING
         effects = Effects(send=tuple(transaction._send_commits()))
-        transaction._check_invariants(effects, deadline_missed=False)
+        transaction._check_invariants(effects, e.DecisionStood(Decision.COMMIT))
         return transaction, effects
 
     @classmethod
@@ -173,7 +173,7 @@ class GlobalTransaction:
         if self.state not in allowed:
             raise ProtocolViolated(self.gtrid, before, event, self.state)
         if effects is not NOTHING:
-            self._check_invariants(effects, deadline_missed=self._is_late(event))
+            self._check_invariants(effects, event)
         return effects
 
     # -- what others may ask ---------------------------------------------------------------------------------------
@@ -198,7 +198,8 @@ class GlobalTransaction:
     # -- phase one -------------------------------------------------------------------------------------------------
 
     def on_enlisted(self, event: e.Enlisted) -> Effects:
-        self.branches.setdefault(event.bqual, Branch(event.bqual))
+        if event.bqual not in self.branches:
+            self.branches[event.bqual] = Branch(event.bqual)
         return NOTHING
 
     def on_commit_requested(self, event: e.CommitRequested) -> Effects:
@@ -211,7 +212,7 @@ class GlobalTransaction:
         self.state = S.PREPARING
         if len(self.branches) == 1:
             return self._ask_for_one_phase(next(iter(self.branches.values())))
-        return Effects(send=tuple(map(self._send_prepare, self.branches.values())))
+        return Effects(send=tuple([self._send_prepare(branch) for branch in self.branches.values()]))
 
     def on_vote_received(self, event: e.VoteReceived) -> Effects:
         branch = self.branches[event.bqual]
@@ -221,8 +222,9 @@ class GlobalTransaction:
         self._take_vote(branch, event)
         if event.vote is Vote.NO:
             return self._abort(Cause.VOTE_NO, f"{branch.bqual} voted no: {event.reason}")
-        if any(other.vote is None for other in self.branches.values()):
-            return NOTHING
+        for other in self.branches.values():
+            if other.vote is None:
+                return NOTHING
         return self._decide(event)
 
     def on_vote_lost(self, event: e.VoteLost) -> Effects:
@@ -272,7 +274,7 @@ class GlobalTransaction:
         if not in_doubt:
             return self._commit_without_record()
         self.offered = True
-        record = CommitRecord(tuple((branch.bqual, branch.proof) for branch in in_doubt))
+        record = CommitRecord(tuple([(branch.bqual, branch.proof) for branch in in_doubt]))
         return Effects(force=record, send_after_force=tuple(self._send_commits()))
 
     def on_decision_stood(self, event: e.DecisionStood) -> Effects:
@@ -427,8 +429,9 @@ class GlobalTransaction:
         return SendRollback(branch.bqual, branch.proof)
 
     def _end_when_done(self) -> Effects:
-        if not all(branch.ended for branch in self.branches.values()):
-            return NOTHING
+        for branch in self.branches.values():
+            if branch.outcome is None:
+                return NOTHING
         if self.decision is Decision.ABORT and any(branch.vote_awaited for branch in self.branches.values()):
             return NOTHING
         ends = [branch.outcome for branch in self.branches.values() if branch.vote is not Vote.READ_ONLY]
@@ -439,7 +442,7 @@ class GlobalTransaction:
         return Effects(end=EndRecord(self.outcome, self._evidence()))
 
     def _evidence(self) -> str:
-        return "; ".join(f"{branch.bqual}: {branch.evidence}" for branch in self.branches.values() if branch.evidence)
+        return "; ".join([f"{branch.bqual}: {branch.evidence}" for branch in self.branches.values() if branch.evidence])
 
     # -- rules -----------------------------------------------------------------------------------------------------
 
@@ -447,8 +450,9 @@ class GlobalTransaction:
         now_s: float | None = getattr(event, "now_s", None)
         return now_s is not None and now_s > self.deadline_s
 
-    def _check_invariants(self, effects: Effects, deadline_missed: bool) -> None:
-        rule = broken_rule(self.state, self.decision, deadline_missed, self.branches, effects)
+    def _check_invariants(self, effects: Effects, event: e.Event) -> None:
+        missed = effects.force is not None and self._is_late(event)
+        rule = broken_rule(self.state, self.decision, missed, self.branches, effects)
         if rule is not None:
             raise InvariantViolated(self.gtrid, rule, self.state, self.branches)
 
