@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 FORMAT_ID = 0x4846
 GID_PREFIX = "handfast"
@@ -29,6 +30,9 @@ GID_BYTES_MAX = 199
 COORDINATOR_ID_LENGTH = 8
 ID_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 """Letters and digits that nobody reads as one another; used for random ids."""
+
+NAMES_CACHED = 4096
+"""Branches are named anew by every transaction, and are few: checked names are remembered. Bad ones are not."""
 
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _COORDINATOR_ID = rf"[a-z0-9]{{{COORDINATOR_ID_LENGTH}}}"
@@ -106,6 +110,21 @@ class Gtrid:
         return cls(found["coordinator_id"], int(found["epoch"], 36), int(found["time"], 36), int(found["number"], 36))
 
 
+def named_unix_ms(gtrid: str) -> int:
+    """Tell when a gtrid, or the block it comes from, was handed out, in milliseconds since 1970.
+
+    Raises:
+        MalformedName: the text is not a gtrid.
+    """
+    return _block_unix_ms(gtrid.rpartition("-")[0])
+
+
+@lru_cache(maxsize=1024)
+def _block_unix_ms(block: str) -> int:
+    """The same of all gtrids of one block."""
+    return Gtrid.parse(f"{block}-0").time_ms
+
+
 def is_gtrid(text: str) -> bool:
     """Tell whether the text is a gtrid, whoever made it."""
     return _GTRID.fullmatch(text) is not None
@@ -133,6 +152,7 @@ def check_instance(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=NAMES_CACHED)
 def make_bqual(resource: str, instance: str) -> str:
     """Name the branch that this instance of the resource holds in some transaction.
 
@@ -142,6 +162,7 @@ def make_bqual(resource: str, instance: str) -> str:
     return f"{check_resource(resource)}.{check_instance(instance)}"
 
 
+@lru_cache(maxsize=NAMES_CACHED)
 def split_bqual(bqual: str) -> tuple[str, str]:
     """Return a branch's resource and instance.
 

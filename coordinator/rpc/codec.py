@@ -141,12 +141,14 @@ def outcome_of(running: Running) -> t.Outcome.ValueType:
 
 def telling_branches(running: Running) -> list[t.Branch]:
     """The branches that the asker should hear of: those that voted NO, failed, ended heuristically or are pending."""
-    return [branch_message(branch, running) for branch in running.transaction.branches.values() if _is_telling(branch)]
+    return [
+        branch_message(branch, running)
+        for branch in running.transaction.branches.values()
+        if branch.outcome is not Outcome.COMMITTED and _is_telling(branch)
+    ]
 
 
 def _is_telling(branch: Branch) -> bool:
-    if branch.outcome is Outcome.COMMITTED:
-        return False
     return branch.outcome is not Outcome.ABORTED or branch.vote is Vote.NO or bool(branch.reason)
 
 

@@ -4,18 +4,15 @@ Every request, reply, timer and durable record ends in ``feed``: one event goes 
 come out are obeyed in the order their type gives. Nothing here awaits; the event loop's thread runs each step to its
 end, so a transaction is never seen half-way.
 
-The driver also decides what is kept. A transaction lives in ``transactions`` until its machine is final, then for a
-while among ``finished`` with its history. What must outlive the process is in the log and nowhere else, except that a
-transaction which committed without a record (one branch, or read-only ones) is remembered by name: of such a one the
-absence of a record proves nothing.
+A transaction lives in ``transactions`` until its machine is final; what is kept of it then, ``Ended`` decides.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -33,12 +30,13 @@ from coordinator.protocol.effects import (
     SendRollback,
 )
 from coordinator.protocol.effects import EndRecord as EndWanted
-from coordinator.protocol.states import Cause, Decision, Outcome, Vote
+from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState, Vote
 from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction
 from coordinator.runtime import messages
 from coordinator.runtime.backoff import Backoff
 from coordinator.runtime.clock import Clock
 from coordinator.runtime.directory import STATIC_INSTANCE
+from coordinator.runtime.ended import Ended, count_end
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.options import DriverOptions
@@ -49,7 +47,7 @@ from handfast.catalog import HandfastFault
 from handfast.frames import UNIMPLEMENTED, CallFailed
 from handfast.v1 import participant_pb2 as p
 from handfast.v1.types_pb2 import Operation
-from handfast.xid import Gtrid, split_bqual
+from handfast.xid import named_unix_ms, split_bqual
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +80,9 @@ class Driver:
         self.clock = clock
         self.options = options
         self.transactions: dict[str, Running] = {}
-        self.finished: OrderedDict[str, Running] = OrderedDict()
-        self.unrecorded: OrderedDict[str, Outcome] = OrderedDict()
+        self._ended = Ended(options)
+        self.finished = self._ended.finished
+        self.unrecorded = self._ended.unrecorded
         self.observers: list[Callable[[Running], None]] = []
         self.counters = dict.fromkeys(
             ("begun", "committed", "aborted", "heuristic", "one_phase", "read_only", "retries", "recovered"), 0
@@ -95,6 +94,13 @@ class Driver:
         self._deadlines: Schedule[str] = Schedule(clock, self._on_deadline)
         self._apply_waits: Schedule[str] = Schedule(clock, self._on_apply_wait_over)
         self._retries: Schedule[tuple[str, str]] = Schedule(clock, self._on_retry_due)
+        # Any: each takes its own kind of message, which is the key it stands under.
+        self._senders: dict[type, Callable[[Running, Any], None]] = {
+            SendPrepare: self._send_prepare,
+            SendCommitOnePhase: self._send_one_phase,
+            SendCommit: self._send_decision,
+            SendRollback: self._send_decision,
+        }
 
     # -- in and out of memory --------------------------------------------------------------------------------------
 
@@ -108,7 +114,8 @@ class Driver:
         self.transactions[gtrid] = running
         self._deadlines.add(gtrid, deadline_s)
         self.counters["begun"] += 1
-        self._tell_observers(running)
+        if self.observers:
+            self._tell_observers(running)
         return running
 
     def recover(self, record: DecisionRecord) -> Running:
@@ -146,7 +153,8 @@ class Driver:
             return
         machine = running.transaction
         before = machine.state
-        running.note(self.clock.unix_ms(), event)
+        now_unix_ms = self.clock.unix_ms()
+        running.note(now_unix_ms, event)
         try:
             effects = machine.step(event)
             if effects is not NOTHING:
@@ -155,7 +163,9 @@ class Driver:
             self._set_aside(running, defect)
             return
         if machine.state is not before:
-            self._on_moved(running)
+            self._on_moved(running, now_unix_ms)
+        elif machine.state is not TransactionState.ABORTING:
+            return  # nobody is answered but at a move, or when an abort has been tried at its last branch
         if running.waiters:
             self._answer_those_ready(running)
 
@@ -192,7 +202,7 @@ class Driver:
             self._send(running, message)
         if effects.force is not None:
             running.held = effects.send_after_force
-            self._force(running, tuple(LoggedBranch(*branch) for branch in effects.force.branches))
+            self._force(running, tuple([LoggedBranch(bqual, proof) for bqual, proof in effects.force.branches]))
         for retry in effects.retries:
             self._schedule_retry(running, retry)
         if effects.end is not None:
@@ -210,47 +220,30 @@ class Driver:
         for waiter in waiters:
             self._tell(running, waiter, _fault_of(running))
 
-    def _on_moved(self, running: Running) -> None:
+    def _on_moved(self, running: Running, now_unix_ms: int) -> None:
         machine = running.transaction
-        if machine.decided and not running.decided_unix_ms:
-            running.decided_unix_ms = self.clock.unix_ms()
-            running.deadline_unix_ms = 0
-            running.operations = {}
-            self._deadlines.cancel(machine.gtrid)
-        if machine.state in FINAL_STATES:
-            self._retire(running)
-        elif machine.decided and running.waiters:
-            self._start_apply_wait(running)
-        self._tell_observers(running)
+        if machine.decided:
+            if not running.decided_unix_ms:
+                running.decided_unix_ms = now_unix_ms
+                running.deadline_unix_ms = 0
+                running.operations = {}
+                self._deadlines.cancel(machine.gtrid)
+            if machine.state in FINAL_STATES:
+                self._retire(running, now_unix_ms)
+            elif running.waiters:
+                self._start_apply_wait(running)
+        if self.observers:
+            self._tell_observers(running)
 
-    def _retire(self, running: Running) -> None:
+    def _retire(self, running: Running, now_unix_ms: int) -> None:
         machine = running.transaction
-        running.ended_unix_ms = self.clock.unix_ms()
+        running.ended_unix_ms = now_unix_ms
         self.transactions.pop(machine.gtrid, None)
         self._apply_waits.cancel(machine.gtrid)
         for bqual in running.next_attempt_unix_ms:
             self._retries.cancel((machine.gtrid, bqual))
-        self.finished[machine.gtrid] = running
-        if len(self.finished) > self.options.finished_kept_max:
-            self.finished.popitem(last=False)
-        self._count_end(machine)
-        if machine.outcome is not Outcome.COMMITTED:
-            running.results = {}  # of an abort nobody asks for them
-        if machine.outcome is Outcome.COMMITTED and not machine.offered and machine.branches:
-            self.unrecorded[machine.gtrid] = machine.outcome
-            if len(self.unrecorded) > self.options.unrecorded_kept_max:
-                self.unrecorded.popitem(last=False)
-
-    def _count_end(self, machine: GlobalTransaction) -> None:
-        match machine.outcome:
-            case Outcome.COMMITTED:
-                self.counters["committed"] += 1
-            case Outcome.ABORTED:
-                self.counters["aborted"] += 1
-            case _:
-                self.counters["heuristic"] += 1
-        if machine.outcome is Outcome.COMMITTED and not machine.offered:
-            self.counters["one_phase" if machine.one_phase else "read_only"] += 1
+        self._ended.keep(running)
+        count_end(self.counters, machine)
 
     def _tell_observers(self, running: Running) -> None:
         for observer in list(self.observers):
@@ -303,7 +296,7 @@ class Driver:
         self._failpoints.reach("before-end")
         machine = running.transaction
         # Never before the time in its name, or the clean-up could drop it while the horizon says it is known.
-        ended_unix_ms = max(self.clock.unix_ms(), Gtrid.parse(machine.gtrid).time_ms)
+        ended_unix_ms = max(self.clock.unix_ms(), named_unix_ms(machine.gtrid))
         record = EndRecord(machine.gtrid, wanted.outcome, ended_unix_ms, wanted.evidence)
         if machine.decision is not Decision.COMMIT:
             # A heuristic end of an abort: without a decision record there is nothing that it could be the end of. Both
@@ -330,15 +323,10 @@ class Driver:
     # -- send ------------------------------------------------------------------------------------------------------
 
     def _send(self, running: Running, message: Send) -> None:
-        match message:
-            case SendPrepare():
-                self._send_prepare(running, message.bqual)
-            case SendCommitOnePhase():
-                self._send_one_phase(running, message.bqual)
-            case SendCommit() | SendRollback():
-                self._send_decision(running, message)
+        self._senders[type(message)](running, message)
 
-    def _send_prepare(self, running: Running, bqual: str) -> None:
+    def _send_prepare(self, running: Running, message: SendPrepare) -> None:
+        bqual = message.bqual
         self._failpoints.reach("before-prepare")
         left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
         request = messages.prepare_request(running.gtrid, bqual, running.operations.get(bqual, ()), left_s)
@@ -355,7 +343,8 @@ class Driver:
         reason = reply.message if isinstance(reply, CallFailed) else f"answered with {type(reply).__name__}"
         self.feed(running, e.VoteLost(bqual, reason))
 
-    def _send_one_phase(self, running: Running, bqual: str) -> None:
+    def _send_one_phase(self, running: Running, message: SendCommitOnePhase) -> None:
+        bqual = message.bqual
         self._failpoints.reach("before-prepare")
         left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
         operations: Sequence[Operation] = running.operations.get(bqual, ())
@@ -404,8 +393,9 @@ class Driver:
         if bqual in running.in_flight and isinstance(message, SendCommit):
             return
         running.in_flight.add(bqual)
-        running.next_attempt_unix_ms.pop(bqual, None)
-        self._retries.cancel((running.gtrid, bqual))
+        if bqual in running.next_attempt_unix_ms:
+            del running.next_attempt_unix_ms[bqual]
+            self._retries.cancel((running.gtrid, bqual))
         branch = running.transaction.branches[bqual]
         # Only a prepared branch is in the database for everybody; an open one is in its own process alone.
         self.transport.send(

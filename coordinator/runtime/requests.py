@@ -21,7 +21,7 @@ from coordinator.runtime.gtrids import Block, Gtrids
 from coordinator.runtime.running import OnAnswer, Running, running_from_log
 from handfast.catalog import HandfastFault
 from handfast.v1.types_pb2 import Operation
-from handfast.xid import Gtrid, MalformedName, check_instance, check_resource, is_gtrid, make_bqual
+from handfast.xid import Gtrid, MalformedName, is_gtrid, make_bqual
 
 S = TransactionState
 
@@ -362,7 +362,7 @@ class Requests:
 
     def _bqual(self, resource: str, instance: str) -> str:
         try:
-            return f"{check_resource(resource)}.{check_instance(instance)}"
+            return make_bqual(resource, instance)
         except MalformedName as problem:
             raise HandfastFault("NAME_MALFORMED", text=problem.text[:80], kind=problem.kind) from problem
 

@@ -57,7 +57,8 @@ class Schedule(Generic[K]):
             key: what becomes due.
             due_s: when, by the clock's ``now_s``. Infinity means never.
         """
-        self.cancel(key)
+        if key in self._tick_of:
+            self.cancel(key)
         if math.isinf(due_s):
             return
         tick = math.ceil(due_s / self._tick_s)
