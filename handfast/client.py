@@ -22,7 +22,7 @@ import grpc.aio
 from handfast.blocks import GtridBlocks
 from handfast.clock import Clock, MachineClock
 from handfast.context import TransactionContext
-from handfast.errors import CoordinatorUnavailable, UnknownTransaction, raise_unless_committed
+from handfast.errors import CoordinatorUnavailable, OutcomeUnknown, UnknownTransaction, raise_unless_committed
 from handfast.frames import COORDINATOR, CallFailed, CallStream
 from handfast.outcomes import ExecuteResult, OutcomeReport, Standing, Verdict, report_of
 from handfast.settling import Settler, no_answer
@@ -42,6 +42,8 @@ DEFAULT_TIMEOUT_S = 30.0
 """Used when neither the application nor the coordinator names a timeout."""
 TIMEOUT_S_MAX = (2**32 - 1) / 1000
 BEGIN_WAIT_S = 5.0
+UNKNOWN_KEPT_MAX = 10_000
+"""Transactions of unknown outcome whose number of branches is remembered."""
 
 _WAITS: dict[Wait, wire.Wait.ValueType] = {"applied": wire.WAIT_APPLIED, "decided": wire.WAIT_DECIDED}
 
@@ -105,6 +107,7 @@ class TransactionManager:
         self._blocks = GtridBlocks(self._fetch_block, clock)
         self._channel: grpc.aio.Channel | None = None
         self._calls: CallStream | None = None
+        self._unknown: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         """Open it."""
@@ -188,16 +191,17 @@ class TransactionManager:
         Args:
             gtrid: which.
             branches: how many branches it is known to have, as ``OutcomeUnknown.branches`` says; 0 when that is not
-                known. When the coordinator has restarted meanwhile, only two or more make it certain that a transaction
+                known, which this object itself remembers of the outcomes that were unknown to it. When the coordinator has restarted meanwhile, only two or more make it certain that a transaction
                 without a commit record was aborted; otherwise the answer may be UNKNOWN.
 
         Raises:
-            CoordinatorUnavailable: it was not reached.
+            CoordinatorUnavailable: it was not reached within the outcome wait.
             Refused: the coordinator said no, for example because the gtrid is malformed.
         """
         try:
-            inquiry = wire.InquireRequest(gtrid=gtrid, branches=branches)
-            answer = await self._settler().ask(inquiry, self._outcome_wait_s)
+            inquiry = wire.InquireRequest(gtrid=gtrid, branches=branches or self._unknown.get(gtrid, 0))
+            give_up_s = self._clock.monotonic_s() + self._outcome_wait_s
+            answer = await self._settler().ask_patiently(inquiry, give_up_s)
         except CallFailed as failure:
             raise no_answer(failure, gtrid) from failure
         if not isinstance(answer, wire.InquireResponse):
@@ -220,7 +224,8 @@ class TransactionManager:
         """
         chosen = self._wait if wait is None else _WAITS[wait]
         now_s = self._clock.monotonic_s()
-        verdict = await self._settler().commit(gtrid, chosen, now_s, branches=branches, repeat=True)
+        known = branches or self._unknown.get(gtrid, 0)
+        verdict = await self._settler().commit(gtrid, chosen, now_s, branches=known, repeat=True)
         raise_unless_committed(verdict)
         return _report(verdict, Standing.COMMIT)
 
@@ -244,7 +249,15 @@ class TransactionManager:
     def _settler(self) -> Settler:
         if self._calls is None:
             raise RuntimeError("the way to the coordinator is not open: async with handfast.connect(...) as tm")
-        return Settler(self._calls, self._clock, self._outcome_wait_s, self._blocks.drop_block_of)
+        return Settler(
+            self._calls, self._clock, self._outcome_wait_s, self._blocks.drop_block_of, self._remember_unknown
+        )
+
+    def _remember_unknown(self, unknown: OutcomeUnknown) -> None:
+        """Keep how many branches a transaction has whose outcome is going to be asked for."""
+        self._unknown[unknown.gtrid] = unknown.branches
+        if len(self._unknown) > UNKNOWN_KEPT_MAX:
+            del self._unknown[next(iter(self._unknown))]
 
     async def _draw(self, timeout_s: float | None) -> TransactionContext:
         gtrid, default_s = await self._blocks.draw()

@@ -79,11 +79,20 @@ class Settler:
         clock: for waits between questions.
         outcome_wait_s: how long to go on asking past a transaction's deadline, in seconds.
         on_stale: told a gtrid that the coordinator doesn't know, or presumes aborted: it has restarted.
+        on_unknown: told of each outcome that nobody could tell in time.
     """
 
-    def __init__(self, calls: CallStream, clock: Clock, outcome_wait_s: float, on_stale: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        calls: CallStream,
+        clock: Clock,
+        outcome_wait_s: float,
+        on_stale: Callable[[str], None],
+        on_unknown: Callable[[OutcomeUnknown], None],
+    ) -> None:
         self._calls = calls
         self._on_stale = on_stale
+        self._on_unknown = on_unknown
         self._clock = clock
         self._outcome_wait_s = outcome_wait_s
 
@@ -174,11 +183,36 @@ class Settler:
             log.info("asking again: %s", failure)
         return await self._calls.ask(request, timeout_s=timeout_s)
 
+    async def ask_patiently(self, request: Message, give_up_s: float) -> Message:
+        """Ask until somebody answers: a coordinator that restarts is back in a moment.
+
+        Args:
+            request: what can be asked any number of times without harm.
+            give_up_s: on the clock; past it the last failure is raised.
+
+        Raises:
+            CallFailed: the answer was a no, or there was none in time.
+        """
+        delays = backoff(self._clock)
+        while True:
+            left_s = give_up_s - self._clock.monotonic_s()
+            try:
+                return await self._calls.ask(request, timeout_s=max(left_s, LAST_QUESTION_S))
+            except CallFailed as failure:
+                left_s = give_up_s - self._clock.monotonic_s()
+                if failure.answered or left_s <= 0:
+                    raise
+                log.info("asking again: %s", failure)
+            await self._clock.sleep(min(next(delays), left_s))
+
     async def _settle(self, asked: _Asked, give_up_s: float) -> Verdict:
         try:
             verdict = await self._ask_until(asked, give_up_s)
         except UnknownTransaction:
             self._on_stale(asked.gtrid)
+            raise
+        except OutcomeUnknown as unknown:
+            self._on_unknown(unknown)
             raise
         if verdict.cause is AbortCause.PRESUMED:
             self._on_stale(asked.gtrid)

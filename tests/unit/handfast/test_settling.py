@@ -297,11 +297,9 @@ async def test_an_outcome_can_be_asked_for_at_any_time() -> None:
 
 async def test_asking_for_the_outcome_survives_a_connection_that_broke_unnoticed() -> None:
     async with connected() as (coordinator, tm):
+        # It dies at the question, and its new life may not listen yet when the question is asked again.
         coordinator.will_answer(wire.InquireRequest, coordinator.lose, UNDECIDED)
-        try:
-            report = await tm.outcome("k3v9q2xw-1-1-1")
-        except handfast.CoordinatorUnavailable:  # the new life may not listen yet
-            report = await tm.outcome("k3v9q2xw-1-1-1")
+        report = await tm.outcome("k3v9q2xw-1-1-1")
         assert report.standing is handfast.Standing.UNDECIDED
 
 
@@ -423,5 +421,13 @@ async def test_an_unknown_outcome_tells_with_how_many_branches_to_ask() -> None:
         with pytest.raises(handfast.OutcomeUnknown, match="branches=2") as unknown:
             async with tm.transaction(timeout=1) as txn:
                 txn.context.branches.update({"accounts.a1", "ledger.b1"})
-        await tm.outcome(txn.gtrid, branches=unknown.value.branches)
+        assert unknown.value.branches == 2
+        await tm.outcome(txn.gtrid)  # this tm remembers
         assert coordinator.asked(wire.InquireRequest)[-1].branches == 2
+
+
+async def test_another_process_passes_on_how_many_branches_it_was_told() -> None:
+    async with connected() as (coordinator, tm):
+        coordinator.will_answer(wire.InquireRequest, UNDECIDED)
+        await tm.outcome("k3v9q2xw-1-1-1", branches=3)
+        assert coordinator.asked(wire.InquireRequest)[-1].branches == 3
