@@ -191,8 +191,9 @@ class TransactionManager:
         Args:
             gtrid: which.
             branches: how many branches it is known to have, as ``OutcomeUnknown.branches`` says; 0 when that is not
-                known, which this object itself remembers of the outcomes that were unknown to it. When the coordinator has restarted meanwhile, only two or more make it certain that a transaction
-                without a commit record was aborted; otherwise the answer may be UNKNOWN.
+                known (this object remembers it for the outcomes that were unknown to it). When the coordinator has
+                restarted meanwhile, only two or more make it certain that a transaction without a commit record was
+                aborted; otherwise the answer may be UNKNOWN.
 
         Raises:
             CoordinatorUnavailable: it was not reached within the outcome wait.
