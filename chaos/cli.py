@@ -19,6 +19,8 @@ from rich.text import Text
 
 from chaos import report as reports
 from chaos.live import Live
+from chaos.own import run_own
+from chaos.own_plan import PlanInvalid
 from chaos.runner import Result, run_scenario
 from chaos.scenario import Scenario
 from chaos.scenarios import NAMES, every, find
@@ -95,6 +97,33 @@ def run_command(
     if json:
         sys.stdout.write(json_format.dumps(reports.as_json(results)) + "\n")
     return _EXIT_OK if reports.verdict(results) == "pass" else _EXIT_FAILED
+
+
+@app.command(name="own")
+def own_command(
+    plan: Annotated[Path, Parameter(help="TOML file: processes, links, load, faults, invariants.")],
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative="", help="Print JSON on standard output, and nothing else.")] = False,
+) -> int:
+    """Do the lab's harm to your own services, and judge them by your own SQL.
+
+    docs/chaos.md shows a plan. Ends with 1 when something was not as it must be.
+    """
+    live = Live(Console(quiet=json, highlight=False, emoji=False))
+    try:
+        result = run_own(plan, live.event)
+    except (PlanInvalid, StackError, LookupError) as problem:
+        Console(stderr=True, highlight=False, emoji=False).print(Text(str(problem), "red"))
+        return _EXIT_USAGE if isinstance(problem, PlanInvalid) else _EXIT_FAILED
+    live.findings(result.findings)
+    endings = {str(code): number for code, number in sorted(result.calls.items())}
+    live.note(f"The load's commands ended with: {', '.join(f'{code} ({n} times)' for code, n in endings.items())}")
+    if json:
+        told = [{"expected": one.expected, "observed": one.observed, "holds": one.holds} for one in result.findings]
+        verdict = "pass" if result.passed else "fail"
+        sys.stdout.write(json_format.dumps({"findings": told, "exit_codes": endings, "verdict": verdict}) + "\n")
+    return _EXIT_OK if result.passed else _EXIT_FAILED
 
 
 def _chosen(names: Sequence[str], *, all_of_them: bool, short: bool) -> list[Scenario]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from chaos.events import Event
 from chaos.runner import Result
-from chaos.scenario import Scenario
+from chaos.scenario import Finding, Scenario
 
 _COLOURS = {
     "client": "cyan",
@@ -70,6 +70,12 @@ class Live:
         for finding in result.findings:
             if not finding.holds:
                 self.console.print(Padding(Text(f"expected: {finding.expected}", "red"), (0, 0, 0, 4)))
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """Tell what must hold, and what was seen."""
+        for finding in findings:
+            mark, style = ("✓ ", "green") if finding.holds else ("✗ ", "bold red")
+            self.console.print(Text.assemble("  ", (f"{mark}{finding.expected}: {finding.observed}", style)))
 
     def note(self, words: str) -> None:
         """Say something about the lab itself."""
