@@ -40,5 +40,4 @@ SCENARIO = Scenario(
     ),
     act=act,
     expect=expect,
-    tags=frozenset({"short"}),
 )

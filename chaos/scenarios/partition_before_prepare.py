@@ -39,5 +39,4 @@ SCENARIO = Scenario(
     ),
     act=act,
     expect=expect,
-    tags=frozenset({"short"}),
 )
