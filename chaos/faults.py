@@ -33,6 +33,7 @@ _STREAMS: dict[Direction, tuple[str, ...]] = {
     "from": ("downstream",),
 }
 _WAYS: dict[Direction, str] = {"both": "both ways", "to": "on the way there", "from": "on the way back"}
+_UNHEARD: dict[Direction, str] = {"both": "silence", "to": "deaf", "from": "mute"}
 _CRASH_S_MAX = 20.0
 
 
@@ -137,7 +138,8 @@ class Toxic:
 def silence(source: str, target: str, direction: Direction = "both") -> Toxic:
     """Connections stay open and nothing arrives: a partition that no end notices. Healing drops the connections."""
     words = f"Nothing arrives on the link {source} → {target} {_WAYS[direction]}; its connections stay open."
-    return Toxic(source, target, "timeout", f"silence {source} → {target}", words, direction, {"timeout": 0})
+    label = f"{_UNHEARD[direction]} {source} → {target}"
+    return Toxic(source, target, "timeout", label, words, direction, {"timeout": 0})
 
 
 def latency(source: str, target: str, ms: int, *, jitter_ms: int = 0, direction: Direction = "from") -> Toxic:

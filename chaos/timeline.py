@@ -39,7 +39,7 @@ _ROWS_MAX = 8
 _LOW_ROW = 0.5
 """How high a row is in a lane of many rows, where no bar has a name."""
 _LABELLED_CALLS_MAX = 8
-_FAULTS_ON_ONE_LINE_MAX = 6
+_FAULTS_ON_ONE_LINE_MAX = 2
 _LABEL_FRACTION_MIN = 0.045
 _MARGIN_S = 0.35
 

@@ -29,7 +29,7 @@ async def act(lab: Lab) -> None:
 
 def expect(run: Run) -> Iterator[Finding]:
     yield all_committed(run)
-    yield ended_before_healing(run, run.fault("silence coordinator"))
+    yield ended_before_healing(run, run.fault("mute coordinator"))
     yield blocked_at_most(run, 3)
 
 
