@@ -75,7 +75,7 @@ class TransactionAborted(TransactionError):
         mend: str = "",
         branches: tuple[BranchReport, ...] = (),
     ) -> None:
-        who = f"{branch} said no: " if branch else ""
+        who = f"{branch} {'gave no vote' if reason_code == 'VOTE_LOST' else 'said no'}: " if branch else ""
         why = reason or (f"{cause}" if cause else "the cause is no longer known")
         code = f" [{reason_code}]" if reason_code else ""
         super().__init__(gtrid, f"Transaction {gtrid} was aborted: {who}{_sentence(why)}{code} {mend}".rstrip())

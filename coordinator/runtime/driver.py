@@ -446,8 +446,11 @@ class Driver:
             self._start_apply_wait(running)
 
     def _start_apply_wait(self, running: Running) -> None:
-        if running.transaction.state not in FINAL_STATES and running.gtrid not in self._apply_waits:
-            self._apply_waits.add(running.gtrid, self.clock.now_s() + self.options.apply_wait_s)
+        machine = running.transaction
+        if machine.state not in FINAL_STATES and machine.gtrid not in self._apply_waits:
+            aborting = machine.decision is Decision.ABORT
+            wait_s = self.options.abort_wait_s if aborting else self.options.apply_wait_s
+            self._apply_waits.add(machine.gtrid, self.clock.now_s() + wait_s)
 
     def _on_apply_wait_over(self, gtrid: str) -> None:
         running = self.transactions.get(gtrid)

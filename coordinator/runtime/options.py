@@ -13,6 +13,8 @@ class DriverOptions:
         default_timeout_s: how long a transaction may stay undecided when its client does not say.
         timeout_max_s: the most a client may ask for.
         apply_wait_s: how long an answer waits for branches to apply the decision.
+        abort_wait_s: the same for an abort. Shorter, because its client has waited for the deadline already, and what
+            it waits for is only that locks are free.
         reply_timeout_s: how long one Commit or Rollback message may stay unanswered before it counts as failed.
         branches_max: branches of one transaction.
         open_transactions_max: transactions that are not ended.
@@ -29,6 +31,7 @@ class DriverOptions:
     default_timeout_s: float = 30.0
     timeout_max_s: float = 3600.0
     apply_wait_s: float = 5.0
+    abort_wait_s: float = 1.0
     reply_timeout_s: float = 30.0
     branches_max: int = 64
     open_transactions_max: int = 100_000

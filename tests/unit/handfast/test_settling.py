@@ -303,6 +303,14 @@ async def test_asking_for_the_outcome_survives_a_connection_that_broke_unnoticed
         assert report.standing is handfast.Standing.UNDECIDED
 
 
+async def test_a_branch_that_did_not_vote_is_not_said_to_have_said_no() -> None:
+    async with connected() as (coordinator, tm):
+        coordinator.will_answer(wire.CommitRequest, said_no("ledger.x", "VOTE_LOST", "no answer within 2 s"))
+        with pytest.raises(handfast.TransactionAborted, match=r"ledger\.x gave no vote: no answer within 2 s"):
+            async with tm.transaction():
+                pass
+
+
 async def test_asking_nobody_for_an_outcome_says_so() -> None:
     async with connected() as (coordinator, tm):
         await coordinator.peer.kill()

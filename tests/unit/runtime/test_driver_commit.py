@@ -143,6 +143,20 @@ async def test_the_apply_wait_is_bounded_and_names_what_is_pending() -> None:
     assert [branch.bqual for branch in answers.only.transaction.pending] == [B]
 
 
+async def test_the_client_of_an_abort_waits_a_second_for_silent_branches_and_no_longer() -> None:
+    """It has waited for the deadline already; a participant that is frozen must not make it wait for the apply wait."""
+    life = await start(options=DriverOptions(apply_wait_s=5.0, abort_wait_s=1.0))
+    gtrid = life.begin(A, B, timeout_s=10.0)
+    answers = life.commit(gtrid)
+    life.vote(A)
+    life.clock.advance(10.1)
+    life.rolled_back(A)
+    assert answers.told == []
+    life.clock.advance(1.0)
+    assert answers.only.outcome is Outcome.ABORTED
+    assert [branch.bqual for branch in answers.only.transaction.pending] == [B]
+
+
 async def test_whoever_asks_again_waits_no_longer_than_the_apply_wait_either() -> None:
     life = await start(options=DriverOptions(apply_wait_s=5.0))
     gtrid, first = await life.decided(A, B)
