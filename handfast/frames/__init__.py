@@ -8,10 +8,11 @@ package is that second way, for both services and both sides:
     failure.py   how a call fails, and how an error of the catalog crosses the wire (in a frame, in a unary status)
     calls.py     the calling side: CallStream, with its fallback to unary calls
     serving.py   the serving side: serve_frames, and answer_unary for the unary twin of the same dispatch
+    gathering.py when a frame leaves
     channels.py  the channel and server settings that both sides need (message size, keepalive, reconnect backoff)
 
-A sender flushes whatever gathered while its last frame was being written. There is no timer: an idle sender sends at
-once, a busy one sends large frames, and nothing needs tuning.
+A sender flushes whatever gathered while its last frame was being written, or while the loop still turned for it. There
+is no timer: an idle sender sends at once, a busy one sends large frames, and nothing needs tuning.
 """
 
 from handfast.frames.calls import CallStream, OnReply

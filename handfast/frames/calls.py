@@ -8,6 +8,10 @@ What is certain about a call that failed rests on one rule: *nothing is written 
 that was still queued when the connection failed has certainly not left this process (``maybe_executed`` False); a call
 that went into a frame may have been done, whatever the failure says.
 
+Two things are done once for many calls. A frame is held back while the loop's turns still add to it (``gathered``), and
+one timer watches over all calls: it looks through them when the earliest could be due, which most have long been
+answered by then.
+
 A peer without ``Connect`` answers UNIMPLEMENTED; it has done nothing, so the calls of that stream are made again, as
 unary calls, and so are all later ones on this channel. Calls that frames don't carry are unary from the start.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +39,7 @@ from handfast.frames.failure import (
     too_large,
     unreachable,
 )
+from handfast.frames.gathering import gathered
 from handfast.frames.service import FramedService, Method
 
 OnReply = Callable[[Message | CallFailed], None]
@@ -41,6 +47,9 @@ OnReply = Callable[[Message | CallFailed], None]
 
 CONNECT_TIMEOUT_S = 5.0
 """How long a connection attempt may take before its calls fail; an address that swallows packets gives no answer."""
+
+TICK_S = 0.01
+"""How far apart the looks at the calls' timeouts are at least, in seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +61,16 @@ class _NoWay(Exception):
 class _Call:
     """One call that has no answer yet."""
 
-    __slots__ = ("id", "method", "on_reply", "request", "task", "timeout_s", "timer", "written")
+    __slots__ = ("due_s", "id", "method", "on_reply", "request", "size", "task", "timeout_s", "written")
 
     def __init__(self, id: int, method: Method, request: Message, on_reply: OnReply, timeout_s: float | None) -> None:
         self.id = id
         self.method = method
         self.request = request
+        self.size = request.ByteSize()
         self.on_reply = on_reply
         self.timeout_s = timeout_s
-        self.timer: asyncio.TimerHandle | None = None
+        self.due_s = math.inf
         self.task: asyncio.Task[None] | None = None
         self.written = False
 
@@ -97,6 +107,8 @@ class CallStream:
         self._outstanding: dict[int, _Call] = {}
         self._queue: deque[_Call] = deque()
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_s = math.inf
         self._life: asyncio.Task[None] | None = None
         self._open = False
         self._batched: bool | None = None
@@ -158,42 +170,40 @@ class CallStream:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._fail_all("this side closed it", None)
+        if self._timer is not None:
+            self._timer.cancel()
 
     # -- starting and settling calls -------------------------------------------------------------------------------
 
     def _start(self, request: Message, on_reply: OnReply, timeout_s: float | None) -> _Call:
         method = self._service.method(request)
-        loop = asyncio.get_running_loop()
         call = _Call(self._next_id, method, request, on_reply, timeout_s)
         self._next_id += 1
-        refusal = self._refusal(request)
-        if refusal is not None:
-            loop.call_soon(self._tell, call, refusal)
+        if self._closed or call.size > CALL_BYTES_MAX:
+            asyncio.get_running_loop().call_soon(self._tell, call, self._refusal(call))
             return call
         self._outstanding[call.id] = call
         if timeout_s is not None:
-            call.timer = loop.call_later(timeout_s, self._on_timeout, call)
+            self._expect(call, timeout_s)
         if self._batched is False or method.field is None:
-            call.task = loop.create_task(self._call_unary(call))
+            call.task = asyncio.create_task(self._call_unary(call))
             return call
+        if not self._queue:
+            self._wake.set()
+            if self._life is None:
+                self._life = asyncio.create_task(self._live())
         self._queue.append(call)
-        self._wake.set()
-        if self._life is None:
-            self._life = loop.create_task(self._live())
         return call
 
-    def _refusal(self, request: Message) -> CallFailed | None:
+    def _refusal(self, call: _Call) -> CallFailed:
         if self._closed:
             return unreachable(self._peer, "the connection was closed by this side")
-        size = request.ByteSize()
-        return too_large(type(request).__name__, size, CALL_BYTES_MAX) if size > CALL_BYTES_MAX else None
+        return too_large(type(call.request).__name__, call.size, CALL_BYTES_MAX)
 
     def _drop(self, call: _Call) -> bool:
         """Take a call off the books; False when it was settled before."""
         if self._outstanding.pop(call.id, None) is None:
             return False
-        if call.timer is not None:
-            call.timer.cancel()
         if call.task is not None:
             call.task.cancel()
         return True
@@ -209,8 +219,29 @@ class CallStream:
             # One caller's defect must not end the reader, on which all others wait.
             log.exception("the callback of a %s to %s failed", call.method.name, self._peer)
 
-    def _on_timeout(self, call: _Call) -> None:
-        self._settle(call, timed_out(self._peer, call.timeout_s or 0.0, written=call.written))
+    # -- timeouts --------------------------------------------------------------------------------------------------
+
+    def _expect(self, call: _Call, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        call.due_s = loop.time() + timeout_s
+        if call.due_s < self._timer_due_s:
+            self._look_at(loop, call.due_s)
+
+    def _look_at(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due_s = due_s
+        self._timer = loop.call_at(due_s, self._fail_overdue)
+
+    def _fail_overdue(self) -> None:
+        self._timer, self._timer_due_s = None, math.inf
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for call in [call for call in self._outstanding.values() if call.due_s <= now_s]:
+            self._settle(call, timed_out(self._peer, call.timeout_s or 0.0, written=call.written))
+        due_s = min((call.due_s for call in self._outstanding.values()), default=math.inf)
+        if due_s < self._timer_due_s:
+            self._look_at(loop, max(due_s, now_s + TICK_S))
 
     # -- one stream, from connecting to its end --------------------------------------------------------------------
 
@@ -273,6 +304,8 @@ class CallStream:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
+                    unanswered = len(self._outstanding) > len(self._queue)
+                    await gathered(self._queue, unanswered, self._frame_messages_max)
                     frame = self._gather()
                     if frame is not None:
                         await stream.write(frame)
@@ -293,26 +326,24 @@ class CallStream:
             if call.id not in self._outstanding:
                 continue
             call.written = True
-            carried = frame.calls.add()
-            carried.id = call.id
-            getattr(carried, call.method.field or "").CopyFrom(call.request)
+            getattr(frame.calls.add(id=call.id), call.method.field or "").CopyFrom(call.request)
             count += 1
-            size += call.request.ByteSize()
+            size += call.size
         return frame if count else None
 
     def _on_frame(self, frame: Any) -> None:
         for reply in frame.replies:
-            call = self._outstanding.get(reply.id)
+            call = self._outstanding.pop(reply.id, None)
             if call is None:
                 continue  # it timed out, and its caller was told so
             field = reply.WhichOneof("response")
-            if field == "error":
-                self._settle(call, failure_of_error(reply.error))
-            elif field == call.method.field:
-                self._settle(call, getattr(reply, field))
+            if field == call.method.field:
+                self._tell(call, getattr(reply, field))
+            elif field == "error":
+                self._tell(call, failure_of_error(reply.error))
             else:
                 problem = f"it answered {call.method.name} with {field or 'nothing'}"
-                self._settle(call, lost(self._peer, problem, written=True))
+                self._tell(call, lost(self._peer, problem, written=True))
 
     def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
         """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""

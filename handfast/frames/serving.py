@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from google.protobuf.message import Message
 from handfast.catalog import HandfastFault
 from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
 from handfast.frames.failure import abort, error_of_fault
+from handfast.frames.gathering import gathered
 from handfast.frames.service import FramedService
 
 Reply = Callable[[Message | HandfastFault], None]
@@ -42,26 +44,26 @@ class _Outbox:
         self._frame_messages_max = frame_messages_max
         self._waiting: deque[tuple[int, Message | HandfastFault]] = deque()
         self._wake = asyncio.Event()
-        self._owed: set[int] = set()
+        self._owed: set[int] = set()  # called, and not answered yet
         self._last = False
         self._gone = False
 
     def owe(self, call_id: int) -> Reply:
         """Take a call on the books, and give the way to answer it."""
         self._owed.add(call_id)
+        return partial(self._reply, call_id)
 
-        def reply(answer: Message | HandfastFault) -> None:
-            if self._gone:
-                return  # the caller has left; it was told that its call is lost
-            if call_id not in self._owed:
-                raise RuntimeError(f"call {call_id} of {self._service.name} was answered twice")
-            if not isinstance(answer, HandfastFault) and type(answer) not in self._service.reply_fields:
-                raise TypeError(f"{self._service.name} has no reply of type {type(answer).__name__}")
-            self._owed.discard(call_id)
-            self._waiting.append((call_id, answer))
+    def _reply(self, call_id: int, answer: Message | HandfastFault) -> None:
+        if self._gone:
+            return  # the caller has left; it was told that its call is lost
+        if call_id not in self._owed:
+            raise RuntimeError(f"call {call_id} of {self._service.name} was answered twice")
+        if type(answer) not in self._service.reply_fields and not isinstance(answer, HandfastFault):
+            raise TypeError(f"{self._service.name} has no reply of type {type(answer).__name__}")
+        self._owed.discard(call_id)
+        if not self._waiting:
             self._wake.set()
-
-        return reply
+        self._waiting.append((call_id, answer))
 
     def no_more_calls(self) -> None:
         """Let ``write`` end once everything owed is written."""
@@ -78,6 +80,7 @@ class _Outbox:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
+                await gathered(self._waiting, bool(self._owed), self._frame_messages_max)
                 await self._context.write(self._gather())
 
     def _gather(self) -> Message:
@@ -85,9 +88,7 @@ class _Outbox:
         count = size = 0
         while self._waiting and count < self._frame_messages_max and size < FRAME_BYTES_MAX:
             call_id, answer = self._waiting.popleft()
-            reply = frame.replies.add()
-            reply.id = call_id
-            size += _fill(reply, answer, self._service)
+            size += _fill(frame.replies.add(id=call_id), answer, self._service)
             count += 1
         return frame  # type: ignore[no-any-return]  # made from a descriptor; the checker can't know its class
 
@@ -150,12 +151,12 @@ async def _read(
 ) -> None:
     async for frame in request_iterator:
         for call in frame.calls:
-            field = call.WhichOneof("request")
             reply = outbox.owe(call.id)
-            if field is None:
-                reply(HandfastFault("FIELD_INVALID", field="request", problem="it is empty, or newer than this peer"))
-            else:
+            field = call.WhichOneof("request")
+            if field is not None:
                 _dispatch(dispatch, getattr(call, field), reply, service.name)
+            else:
+                reply(HandfastFault("FIELD_INVALID", field="request", problem="it is empty, or newer than this peer"))
 
 
 def _dispatch(dispatch: Dispatch, request: Message, reply: Reply, service: str) -> None:

@@ -298,6 +298,21 @@ async def test_an_answer_that_does_not_come_in_time_fails_that_call_only(framed:
         assert len(slow) == 1
 
 
+async def test_each_call_fails_at_its_own_time_however_many_share_the_timer() -> None:
+    held = Held()
+    async with connected(held) as (_, calls):
+        order: list[float] = []
+        for timeout_s in (0.2, 0.05, 10.0, 0.1):
+
+            def note(answer: Message | CallFailed, timeout_s: float = timeout_s) -> None:
+                order.append(timeout_s)
+
+            calls.call(commit(1), note, timeout_s=timeout_s)
+        await eventually(lambda: len(order) == 3)
+        assert order == [0.05, 0.1, 0.2]
+        assert len(calls._outstanding) == 1
+
+
 async def test_a_call_that_times_out_before_it_is_sent_certainly_did_nothing() -> None:
     async with connected(echo) as (peer, calls):
         answers: Answers = []
