@@ -19,6 +19,7 @@ from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
 from coordinator.log.rows import decision_row, end_row
 from coordinator.log.sqlite import SqliteLog
 from coordinator.protocol.states import Decision, Outcome
+from handfast.clock import unix_ms
 from handfast.xid import Gtrid
 
 RESOLVED_S_MAX = 300.0
@@ -88,7 +89,7 @@ def fill_log(path: Path, count: int) -> None:
 
 
 async def _make_log(path: Path) -> str:
-    log = SqliteLog(path, make_coordinator_id=lambda: "benchmrk", on_broken=print)
+    log = SqliteLog(path, make_coordinator_id=lambda: "benchmrk", on_broken=print, unix_ms=unix_ms)
     identity = await log.open()
     await log.close()
     return identity.coordinator_id

@@ -17,6 +17,7 @@ from coordinator.log.records import DecisionRecord, LoggedBranch
 from coordinator.log.sqlite import SqliteLog
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol.states import Decision
+from handfast.clock import unix_ms
 from handfast.xid import Gtrid, Xid, make_bqual
 from participant.postgres.finish import make_proof
 
@@ -30,7 +31,7 @@ INSTANCE = "bench"
 async def leave_in_doubt(spec: Spec) -> Load:
     """Prepare ``count`` branches on each database and write their commits into the log, whose owner is dead."""
     began_s = time.perf_counter()
-    log = SqliteLog(spec.log, make_coordinator_id=_no_new_log, on_broken=_fail)
+    log = SqliteLog(spec.log, make_coordinator_id=_no_new_log, on_broken=_fail, unix_ms=unix_ms)
     identity = await log.open()
     now_ms = time.time_ns() // 1_000_000
     gtrids = [str(Gtrid(identity.coordinator_id, identity.epoch, now_ms, number)) for number in range(spec.count)]

@@ -66,13 +66,18 @@ class OpenLog:
 
 
 def open_files(
-    log: Path, *, make_coordinator_id: Callable[[], str], expected_coordinator_id: str | None = None
+    log: Path,
+    *,
+    make_coordinator_id: Callable[[], str],
+    unix_ms: Callable[[], int],
+    expected_coordinator_id: str | None = None,
 ) -> OpenLog:
     """Open or create a log, and raise its epoch.
 
     Args:
         log: the file, symbolic links resolved.
         make_coordinator_id: asked when the log is new.
+        unix_ms: tells when the life starts, in milliseconds since 1970.
         expected_coordinator_id: whose log this must be; None accepts any.
 
     Raises:
@@ -100,6 +105,7 @@ def open_files(
                 writer,
                 str(log),
                 make_coordinator_id=make_coordinator_id,
+                unix_ms=unix_ms,
                 expected_coordinator_id=expected_coordinator_id,
             )
             reader = connect_reader(log)

@@ -1,7 +1,9 @@
-"""The one row that says whose log this is, in which of its lives, and how far back it remembers.
+"""The one row that says whose log this is, in which of its lives, and how far back it remembers; and when each life
+started.
 
 An epoch that went back would make recovery take the living for the dead, and an id that changed would leave every
-prepared branch without a coordinator; so this row has a checksum too.
+prepared branch without a coordinator; so this row has a checksum too. The starts need none: what they are for is to
+recognize names that were handed out in a life of another copy of this log, and a damaged one only does so too often.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ def begin_life(
     path: str,
     *,
     make_coordinator_id: Callable[[], str],
+    unix_ms: Callable[[], int],
     expected_coordinator_id: str | None,
 ) -> Life:
     """Raise the epoch, durably; in a new log, make the coordinator's id first.
@@ -57,6 +60,7 @@ def begin_life(
         connection: in autocommit mode.
         path: the log's, for messages.
         make_coordinator_id: asked when the log is new.
+        unix_ms: tells when the life starts, in milliseconds since 1970.
         expected_coordinator_id: whose log this must be; None accepts any.
 
     Raises:
@@ -72,6 +76,7 @@ def begin_life(
         life = Life(_check_id(make_coordinator_id()), 0, 0) if life is None else life
         life = replace(life, epoch=life.epoch + 1)
         _write_life(connection, life)
+        connection.execute("INSERT INTO life (epoch, started_unix_ms) VALUES (?, ?)", (life.epoch, unix_ms()))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

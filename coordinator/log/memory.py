@@ -41,6 +41,7 @@ class MemoryLog(SubmittingLog):
     Args:
         make_coordinator_id: asked once, at the first open.
         on_broken: called once, on the loop's thread, when the log must no longer be used.
+        unix_ms: where the time comes from, in milliseconds since 1970.
         before_force: called before each force with the number of its records. What it raises is how the force fails:
             LogRefused refuses it, anything else breaks the log.
         lazy_flush_s: how long an end record waits for a force to travel with, in seconds.
@@ -51,11 +52,13 @@ class MemoryLog(SubmittingLog):
         *,
         make_coordinator_id: Callable[[], str],
         on_broken: Callable[[LogBroken], None],
+        unix_ms: Callable[[], int],
         before_force: Callable[[int], None] | None = None,
         lazy_flush_s: float = LAZY_FLUSH_S,
     ) -> None:
         super().__init__(on_broken)
         self._make_coordinator_id = make_coordinator_id
+        self._unix_ms = unix_ms
         self._before_force = before_force
         self._lazy_flush_s = lazy_flush_s
         self._durable = _Durable()
@@ -73,6 +76,7 @@ class MemoryLog(SubmittingLog):
         self._running_loop = asyncio.get_running_loop()
         self._durable.coordinator_id = self._durable.coordinator_id or self._make_coordinator_id()
         self._durable.epoch += 1
+        self._durable.lives[self._durable.epoch] = self._unix_ms()
         self._horizon_unix_ms = self._durable.horizon_unix_ms
         self._reset_counts()
         self._broken = None
@@ -198,6 +202,11 @@ class MemoryLog(SubmittingLog):
         self._check_readable()
         return gtrid in self._durable.forgotten
 
+    def life_started_unix_ms(self, epoch: int) -> int | None:
+        """See LogStore."""
+        self._check_readable()
+        return self._durable.lives.get(epoch)
+
     def participants(self) -> Sequence[ParticipantRecord]:
         """See LogStore."""
         self._check_readable()
@@ -221,6 +230,7 @@ class _Durable:
     def __init__(self) -> None:
         self.coordinator_id = ""
         self.epoch = 0
+        self.lives: dict[int, int] = {}
         self.horizon_unix_ms = 0
         self.transactions: dict[str, LoggedTransaction] = {}
         self.forgotten: set[str] = set()

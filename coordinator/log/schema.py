@@ -81,6 +81,19 @@ def m001_decision_log(database: Database) -> None:
         database.conn.execute(statement)
 
 
+@migrations()
+def m002_lives(database: Database) -> None:
+    """When each life started. Lives from before this migration have no row."""
+    database.conn.execute(
+        """
+        CREATE TABLE life (
+            epoch           INTEGER PRIMARY KEY,
+            started_unix_ms INTEGER NOT NULL
+        )
+        """
+    )
+
+
 def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
     """Keep our hands off a database that some other application made.
 

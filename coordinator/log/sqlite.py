@@ -34,6 +34,7 @@ SELECT_RECENT = f"""
 """
 SELECT_RECENT_BEFORE = SELECT_RECENT.replace("ORDER", "AND seq < (SELECT seq FROM decision WHERE gtrid = ?) ORDER")
 _SELECT_FORGOTTEN = f"SELECT 1 FROM decision WHERE gtrid = ? AND outcome = '{FORGOTTEN}'"
+_SELECT_LIFE = "SELECT started_unix_ms FROM life WHERE epoch = ?"
 _SELECT_PARTICIPANTS = """
     SELECT resource, instance, address, kind, operations, registered_unix_ms FROM participant
     ORDER BY resource, registered_unix_ms DESC
@@ -51,6 +52,7 @@ class SqliteLog(SubmittingLog):
         path: the file; created when it does not exist. Beside it appear ``-wal``, ``-shm`` and ``.lock``.
         make_coordinator_id: asked when the log is new; eight characters of ``handfast.xid.ID_ALPHABET``.
         on_broken: called once, on the loop's thread, when the log must no longer be used: stop the process.
+        unix_ms: where the time comes from, in milliseconds since 1970.
         expected_coordinator_id: whose log this must be; None accepts any. With it, no log is created.
         before_force: called in the writer's thread right before each COMMIT with the number of its records; for crash
             tests. What it raises is how the force fails: LogRefused refuses it, anything else breaks the log.
@@ -63,6 +65,7 @@ class SqliteLog(SubmittingLog):
         *,
         make_coordinator_id: Callable[[], str],
         on_broken: Callable[[LogBroken], None],
+        unix_ms: Callable[[], int],
         expected_coordinator_id: str | None = None,
         before_force: Callable[[int], None] | None = None,
         lazy_flush_s: float = LAZY_FLUSH_S,
@@ -70,6 +73,7 @@ class SqliteLog(SubmittingLog):
         super().__init__(on_broken)
         self._path = Path(path).resolve()
         self._make_coordinator_id = make_coordinator_id
+        self._unix_ms = unix_ms
         self._expected_coordinator_id = expected_coordinator_id
         self._before_force = before_force
         self._lazy_flush_s = lazy_flush_s
@@ -87,6 +91,7 @@ class SqliteLog(SubmittingLog):
             open_files,
             self._path,
             make_coordinator_id=self._make_coordinator_id,
+            unix_ms=self._unix_ms,
             expected_coordinator_id=self._expected_coordinator_id,
         )
         self._horizon_unix_ms = self._files.life.horizon_unix_ms
@@ -156,6 +161,11 @@ class SqliteLog(SubmittingLog):
     def was_forgotten(self, gtrid: str) -> bool:
         """See LogStore."""
         return self._read(_SELECT_FORGOTTEN, (gtrid,), gtrid) != []
+
+    def life_started_unix_ms(self, epoch: int) -> int | None:
+        """See LogStore."""
+        rows = self._read(_SELECT_LIFE, (epoch,))
+        return rows[0][0] if rows else None
 
     def participants(self) -> Sequence[ParticipantRecord]:
         """See LogStore."""

@@ -58,7 +58,8 @@ class LogStore(Protocol):
     """
 
     async def open(self) -> Identity:
-        """Open or create the log, migrate it, raise the epoch durably, and start the writer.
+        """Open or create the log, migrate it, raise the epoch durably, together with the moment at which the new life
+        starts, and start the writer.
 
         Returns:
             The coordinator's id and its new epoch.
@@ -123,6 +124,12 @@ class LogStore(Protocol):
 
         Whoever would presume abort because there is no record asks this too: the answer is UNKNOWN, never ABORTED. It
         is known until the horizon passes the transaction's end.
+        """
+
+    def life_started_unix_ms(self, epoch: int) -> int | None:
+        """Tell when a life of this log started, in milliseconds since 1970.
+
+        None when the log does not hold it: it is still to come, or it passed before logs kept this.
         """
 
     def participants(self) -> Sequence[ParticipantRecord]:

@@ -144,7 +144,8 @@ class CoordinatorServer:
         driver = Driver(
             self._log, self.links, self._clock, self._entropy, options, self._failpoints, self._on_log_broken
         )
-        gtrids = Gtrids(coordinator_id, epoch, self._clock, options.block_lifetime_s)
+        started_unix_ms = self._log.life_started_unix_ms(epoch) or 0
+        gtrids = Gtrids(coordinator_id, epoch, self._clock, options.block_lifetime_s, started_unix_ms)
         self.requests = Requests(driver, gtrids, directory)
         self.recovery = Recovery(self.requests, self.links, self._entropy, self.config.sweep_interval_s)
 
@@ -272,7 +273,9 @@ async def serve(config: CoordinatorConfig) -> int:
         HandfastFault: it can't start.
     """
     failpoints = Failpoints.from_environment()
-    server = CoordinatorServer(config, _log_maker(config, failpoints), _exit_log_broken, failpoints=failpoints)
+    clock = SystemClock()
+    make_log = _log_maker(config, clock, failpoints)
+    server = CoordinatorServer(config, make_log, _exit_log_broken, clock, failpoints=failpoints)
     told_to_stop = asyncio.Event()
     with _signals(told_to_stop):
         await server.start()
@@ -283,12 +286,13 @@ async def serve(config: CoordinatorConfig) -> int:
     return 0
 
 
-def _log_maker(config: CoordinatorConfig, failpoints: Failpoints) -> MakeLog:
+def _log_maker(config: CoordinatorConfig, clock: SystemClock, failpoints: Failpoints) -> MakeLog:
     def make_log(on_broken: OnBroken) -> LogStore:
         return SqliteLog(
             config.log,
             make_coordinator_id=SystemEntropy().coordinator_id,
             on_broken=on_broken,
+            unix_ms=clock.unix_ms,
             expected_coordinator_id=config.coordinator_id,
             before_force=lambda records: failpoints.reach("before-fsync"),
         )

@@ -20,6 +20,7 @@ from coordinator.log.records import LoggedTransaction
 from coordinator.protocol.states import Decision, Outcome, Vote
 from coordinator.protocol.transaction import FINAL_STATES
 from coordinator.runtime.links import Links
+from coordinator.runtime.lives import OLD_COPY, OLD_COPY_MEND
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.survey import ASK_TIMEOUT_S, BranchKey, Survey, not_asked, survey
 from handfast.frames import CallFailed
@@ -188,6 +189,18 @@ class Audit:
         logged = self._driver.log.lookup(gtrid)
         if logged is not None and bqual in {branch.bqual for branch in logged.decision.branches}:
             return  # decided while we looked, or before the time we look at
+        if logged is None and self._requests.is_from_unseen_life(gtrid):
+            found.against.append(
+                a.AuditDifference(
+                    gtrid=gtrid,
+                    bqual=bqual,
+                    log=f"no record: it {OLD_COPY}",
+                    resource="prepared",
+                    evidence="it was listed at both looks",
+                    mend=OLD_COPY_MEND,
+                )
+            )
+            return
         says = (
             "no record, and not active: presumed aborted" if logged is None else "its record does not name the branch"
         )

@@ -16,8 +16,10 @@ from coordinator.log.records import ParticipantRecord
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol.states import TransactionState
 from coordinator.runtime.links import Links
+from coordinator.runtime.lives import OLD_COPY, OLD_COPY_MEND
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
+from coordinator.runtime.survey import survey
 from handfast.catalog import HandfastFault
 from handfast.frames import UNIMPLEMENTED, CallFailed
 from handfast.v1 import participant_pb2 as p
@@ -54,6 +56,7 @@ class Diagnosis:
         findings = [*self._log_place(), *self._clock_sanity(), *self._transactions()]
         findings.append(await self._force())
         findings += await self._participants()
+        findings += await self._prepared()
         return sorted(findings, key=lambda finding: _WORST_FIRST[finding.severity])
 
     # -- the log ---------------------------------------------------------------------------------------------------
@@ -184,6 +187,16 @@ class Diagnosis:
                 inspected.add(participant.resource)
                 findings += [_of_resource(finding, participant.resource) for finding in response.findings]
         return findings
+
+    async def _prepared(self) -> list[p.Finding]:
+        """What the prepared branches tell of the log. A resource that can't be asked has its finding already."""
+        surveyed = await survey(self._requests, self._links)
+        unseen = sorted(key for key in surveyed.prepared if self._requests.is_from_unseen_life(key[0]))
+        if not unseen:
+            return [_ok("log's age", "no prepared branch is newer than the log")]
+        (gtrid, bqual), count = unseen[0], len(unseen)
+        found = f"prepared: {bqual} of {gtrid}{f' and {count - 1:,} more' if count > 1 else ''}, which {OLD_COPY}"
+        return [_error("log's age", found, OLD_COPY_MEND)]
 
     async def _ask(self, participant: ParticipantRecord) -> tuple[p.InspectResponse, float] | CallFailed:
         before = self._clock.unix_ms()

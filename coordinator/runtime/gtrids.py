@@ -4,7 +4,9 @@ A client draws names from its block without asking, so a transaction may be firs
 enlists. Two rules keep that safe. A name begins a transaction at most once: each block remembers which of its numbers
 were claimed. And a name that somebody was told is aborted must never begin one: to answer so is to claim it.
 
-Blocks die with the process. The next one has a greater epoch, so no old name can be claimed any more.
+Blocks die with the process. The next one has a greater epoch, so no old name can be claimed any more. And no name is
+older than the life it is handed out in, whatever the clock says: by that, ``lives`` tells the lives of a log's copies
+apart.
 """
 
 from __future__ import annotations
@@ -38,15 +40,16 @@ class Gtrids:
         epoch: its present life.
         clock: where time comes from.
         lifetime_s: for how long a block may be used.
+        started_unix_ms: when the present life started, in milliseconds since 1970, as its log has it.
     """
 
-    def __init__(self, coordinator_id: str, epoch: int, clock: Clock, lifetime_s: float) -> None:
+    def __init__(self, coordinator_id: str, epoch: int, clock: Clock, lifetime_s: float, started_unix_ms: int) -> None:
         self.coordinator_id = coordinator_id
         self.epoch = epoch
         self._clock = clock
         self._lifetime_s = lifetime_s
         self._blocks: dict[str, Block] = {}
-        self._last_time_ms = 0
+        self._last_time_ms = started_unix_ms
         self._own: Block | None = None
         self._own_next = 0
 

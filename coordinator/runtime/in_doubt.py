@@ -11,6 +11,7 @@ from coordinator.log.records import DecisionRecord
 from coordinator.protocol.states import Decision, TransactionState
 from coordinator.protocol.transaction import FINAL_STATES
 from coordinator.runtime.links import Links
+from coordinator.runtime.lives import OLD_COPY
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
 from coordinator.runtime.survey import survey
@@ -136,13 +137,9 @@ class InDoubtReport:
 
     def _why_unrecorded(self, branch: p.PreparedBranch) -> InDoubt:
         gtrid = Gtrid.parse(branch.gtrid)
-        ours = self._requests.gtrids
-        if gtrid.epoch > ours.epoch:
-            why = (
-                f"it comes from epoch {gtrid.epoch} and this log is in epoch {ours.epoch}: the log is an old copy, and "
-                "nobody here can tell what was decided. Find the newer log"
-            )
-            return self._in_doubt(branch, None, why, "handfast status")
+        if self._requests.is_from_unseen_life(branch.gtrid):
+            why = f"it {OLD_COPY}. Nobody here can tell what was decided: find the newer log"
+            return self._in_doubt(branch, None, why, "handfast doctor")
         log = self._driver.log
         if gtrid.time_ms < log.horizon_unix_ms or log.was_forgotten(branch.gtrid):
             why = (

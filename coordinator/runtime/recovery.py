@@ -11,8 +11,8 @@ The sweep must never roll back a transaction that is just being prepared or comm
 *then* looks at what is active, *then* at the log, and then lists again, and acts on what all four agree on. A branch of
 an active transaction is left alone at the second look. One whose transaction ended between the looks is found in the
 log, or was aborted; and a name that is neither active nor logged can't come back to life, because answering for it uses
-it up. Branches whose gtrid is not ours, or comes from a later epoch than ours (this is a restored copy of the log), are
-never touched.
+it up. Branches whose gtrid is not ours, or comes from a life that the log has never seen (this is a restored copy of
+the log: see ``lives``), are never touched.
 
 One transaction, resource or participant that can't be recovered holds up no other, and never the start.
 """
@@ -30,6 +30,7 @@ from coordinator.protocol.states import Decision, Outcome
 from coordinator.runtime import messages
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.links import Links
+from coordinator.runtime.lives import OLD_COPY, OLD_COPY_MEND
 from coordinator.runtime.requests import Requests, Standing
 from handfast.frames import UNIMPLEMENTED, CallFailed
 from handfast.v1 import participant_pb2 as p
@@ -75,6 +76,7 @@ class Recovery:
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._warned: set[tuple[str, str]] = set()
         self.counters = {"swept_orphans": 0, "sweeps": 0}
 
     def start(self) -> None:
@@ -171,12 +173,12 @@ class Recovery:
     def _judge(self, resource: str, gtrid: str, bqual: str) -> Orphan | None:
         """Decide what an inactive transaction's prepared branch is owed; None when it must be left alone."""
         try:
-            epoch = Gtrid.parse(gtrid).epoch
+            Gtrid.parse(gtrid)
             of_resource = split_bqual(bqual)[0] == resource
         except MalformedName as problem:
             logger.warning("resource %s listed a branch that is none of ours: %s", resource, problem)
             return None
-        if not self._requests.gtrids.is_ours(gtrid) or epoch > self._requests.gtrids.epoch or not of_resource:
+        if not self._requests.gtrids.is_ours(gtrid) or not of_resource:
             logger.warning("branch %s of %s is prepared and not this coordinator's to end", bqual, gtrid)
             return None
         logged = self._driver.log.lookup(gtrid)
@@ -185,11 +187,20 @@ class Recovery:
             if bqual in proofs:
                 return Orphan(gtrid, bqual, Standing.COMMIT, proofs[bqual])
             return Orphan(gtrid, bqual, Standing.ABORT, "")
+        if logged is None and self._requests.is_from_unseen_life(gtrid):
+            self._warn_of_old_copy(gtrid, bqual)
+            return None
         standing = self._requests.inquire(gtrid, bqual, 0).standing
         if standing is not Standing.ABORT:
             logger.warning("branch %s of %s is prepared and its outcome is %s", bqual, gtrid, standing.value)
             return None
         return Orphan(gtrid, bqual, Standing.ABORT, "")
+
+    def _warn_of_old_copy(self, gtrid: str, bqual: str) -> None:
+        """Say it once of each branch, for each sweep finds it again."""
+        if (gtrid, bqual) not in self._warned:
+            self._warned.add((gtrid, bqual))
+            logger.error("prepared branch %s of %s %s. %s", bqual, gtrid, OLD_COPY, OLD_COPY_MEND)
 
     async def _end(self, orphan: Orphan) -> bool:
         if orphan.gtrid in self._driver.transactions:

@@ -18,6 +18,7 @@ from coordinator.protocol.transaction import GlobalTransaction
 from coordinator.runtime.directory import Directory
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.gtrids import Block, Gtrids
+from coordinator.runtime.lives import is_from_unseen_life
 from coordinator.runtime.running import OnAnswer, Running, running_from_log
 from handfast.catalog import HandfastFault
 from handfast.v1.types_pb2 import Operation
@@ -317,8 +318,9 @@ class Requests:
         """Say what the absence of a record proves.
 
         A name from a live block that nobody has used proves everything: the answer itself uses it up. Otherwise, for a
-        transaction that could only have committed by a record, and that is not older than the log's memory, no record
-        means abort (presumed abort). One of a single branch may have committed without leaving a trace here.
+        transaction that could only have committed by a record, that is not older than the log's memory, and that comes
+        from a life which the log has seen, no record means abort (presumed abort). One of a single branch may have
+        committed without leaving a trace here.
         """
         if gtrid in self.driver.unrecorded:
             return Standing.COMMIT
@@ -326,10 +328,13 @@ class Requests:
             return Standing.ABORT
         if self.driver.log.was_forgotten(gtrid):
             return Standing.UNKNOWN
-        named = Gtrid.parse(gtrid)
-        if named.epoch > self.gtrids.epoch or named.time_ms < self.driver.log.horizon_unix_ms:
+        if self.is_from_unseen_life(gtrid) or Gtrid.parse(gtrid).time_ms < self.driver.log.horizon_unix_ms:
             return Standing.UNKNOWN
         return Standing.ABORT if two_phase else Standing.UNKNOWN
+
+    def is_from_unseen_life(self, gtrid: str) -> bool:
+        """Whether one of our names comes from a life that the log has never seen, for the log is an old copy."""
+        return is_from_unseen_life(self.driver.log, self.gtrids.epoch, gtrid)
 
     def _absent(self, gtrid: str, branches: int) -> Running:
         """Show a transaction without a record as what its absence proves.

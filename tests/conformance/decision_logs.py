@@ -42,6 +42,7 @@ class Rig(ABC):
         self.watch: Callable[[], None] = lambda: None
         """Called before each force."""
         self.ids_made = 0
+        self.now_unix_ms = 1_700_000_000_000
 
     def make_coordinator_id(self) -> str:
         self.ids_made += 1
@@ -84,6 +85,7 @@ class MemoryRig(Rig):
         self._log = MemoryLog(
             make_coordinator_id=self.make_coordinator_id,
             on_broken=self.broken.append,
+            unix_ms=lambda: self.now_unix_ms,
             before_force=self.before_force,
             lazy_flush_s=lazy_flush_s,
         )
@@ -113,6 +115,7 @@ class SqliteRig(Rig):
             self._path,
             make_coordinator_id=self.make_coordinator_id,
             on_broken=self.broken.append,
+            unix_ms=lambda: self.now_unix_ms,
             before_force=self.before_force,
             lazy_flush_s=lazy_flush_s,
         )

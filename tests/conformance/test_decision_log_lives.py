@@ -29,6 +29,15 @@ async def test_the_epoch_grows_at_each_open_and_the_id_stays(closed_rig: Rig) ->
     assert closed_rig.ids_made == 1
 
 
+async def test_the_start_of_each_life_is_kept_and_no_other_has_one(closed_rig: Rig) -> None:
+    for closed_rig.now_unix_ms in (500, 300):  # the clock was set back between them
+        await closed_rig.store.open()
+        await closed_rig.store.close()
+    closed_rig.now_unix_ms = 700
+    await closed_rig.store.open()
+    assert [closed_rig.store.life_started_unix_ms(epoch) for epoch in range(5)] == [None, 500, 300, 700, None]
+
+
 async def test_a_log_is_not_opened_twice(rig: Rig) -> None:
     with pytest.raises(RuntimeError, match="open already"):
         await rig.store.open()

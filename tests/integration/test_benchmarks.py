@@ -10,6 +10,7 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, plan_of
 from benchmarks.recovery import fill_log
 from coordinator.log.sqlite import SqliteLog
+from handfast.clock import unix_ms
 from tests.architecture.source_tree import REPOSITORY
 
 RUN_S_MAX = 100
@@ -52,7 +53,7 @@ def fail(problem: object) -> None:
 async def test_a_filled_log_is_one_that_the_coordinator_reads(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     fill_log_in_a_process_of_its_own(path, 25)
-    log = SqliteLog(path, make_coordinator_id=lambda: "another2", on_broken=fail)
+    log = SqliteLog(path, make_coordinator_id=lambda: "another2", on_broken=fail, unix_ms=unix_ms)
     await log.open()
     recent = log.recent(0)
     unended = log.unended()

@@ -12,6 +12,7 @@ from coordinator.log.memory import MemoryLog
 from coordinator.log.store import LogBroken, LogStore
 from coordinator.rpc.server import CoordinatorServer
 from coordinator.runtime.entropy import SeededEntropy
+from handfast.clock import unix_ms
 from handfast.frames import COORDINATOR, CallFailed, CallStream, channel_options, failure_of_rpc
 from handfast.v1 import admin_pb2_grpc
 from handfast.v1 import coordinator_pb2 as c
@@ -37,7 +38,9 @@ class Edge:
     def __init__(self, log: LogStore | None = None, /, **settings: Any) -> None:
         self.broken: list[LogBroken] = []
         entropy = SeededEntropy(1)
-        self.log = log or MemoryLog(make_coordinator_id=entropy.coordinator_id, on_broken=self.broken.append)
+        self.log = log or MemoryLog(
+            make_coordinator_id=entropy.coordinator_id, on_broken=self.broken.append, unix_ms=unix_ms
+        )
         config = CoordinatorConfig(**({"address": "127.0.0.1:0", "sweep_interval_s": 3600} | settings))
         self.server = CoordinatorServer(config, lambda on_broken: self.log, self.broken.append, entropy=entropy)
         self.channel: grpc.aio.Channel

@@ -116,6 +116,17 @@ async def test_an_orphan_is_named_and_makes_it_pending(edge: Edge, ledger: Scrip
     assert f"handfast resolve {gtrid} --rollback" in found.mend
 
 
+async def test_a_branch_of_a_life_that_the_log_has_never_seen_differs(edge: Edge, ledger: Scripted) -> None:
+    """The log may be an old copy: what it would presume aborted may have committed elsewhere."""
+    gtrid = f"{edge.server.requests.gtrids.coordinator_id}-1-1-1"
+    ledger.prepare(gtrid)
+    response = await audit(edge)
+    assert response.verdict == "differs"
+    (found,) = response.differences
+    assert (found.gtrid, "its log has never seen" in found.log) == (gtrid, True)
+    assert "find the newer log" in found.mend
+
+
 async def test_a_branch_that_ends_while_the_audit_looks_is_no_orphan(edge: Edge, ledger: Scripted) -> None:
     """citus 1030, 2095: what is just being finished is taken for what nobody will ever finish."""
     gtrid = f"{edge.server.requests.gtrids.coordinator_id}-0-1-1"
@@ -226,6 +237,14 @@ async def test_a_healthy_coordinator_has_nothing_but_good_news_but_for_its_memor
     assert bad == {("coordinator", "log")}
     assert findings.keys() >= {("coordinator", check) for check in ("force", "clock", "open transactions")}
     assert findings.keys() >= {("accounts", "reachable"), ("ledger", "reachable")}
+
+
+async def test_a_log_older_than_the_branches_is_an_error(edge: Edge, ledger: Scripted) -> None:
+    gtrid = f"{edge.server.requests.gtrids.coordinator_id}-1-1-1"
+    ledger.prepare(gtrid)
+    finding = (await diagnose(edge))["coordinator", "log's age"]
+    assert (finding.severity, gtrid in finding.found) == (p.SEVERITY_ERROR, True)
+    assert "find the newer log" in finding.mend
 
 
 async def test_a_participant_s_findings_are_passed_on(edge: Edge, ledger: Scripted) -> None:

@@ -4,6 +4,7 @@ from coordinator.log.memory import MemoryLog
 from coordinator.log.records import DecisionRecord, LoggedBranch
 from coordinator.protocol.states import Decision
 from coordinator.runtime.entropy import SeededEntropy
+from handfast.clock import unix_ms
 from handfast.v1 import admin_pb2 as a
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
@@ -50,7 +51,7 @@ async def test_a_recorded_abort_is_answered_as_one() -> None:
 async def test_a_restart_takes_up_what_is_decided_before_it_answers_anybody() -> None:
     accounts = Scripted("accounts")
     accounts.answers[p.ParticipantCommitRequest] = lambda request: None
-    log = MemoryLog(make_coordinator_id=SeededEntropy(1).coordinator_id, on_broken=lambda broken: None)
+    log = MemoryLog(make_coordinator_id=SeededEntropy(1).coordinator_id, on_broken=lambda broken: None, unix_ms=unix_ms)
     identity = await log.open()
     gtrid = f"{identity.coordinator_id}-1-1-1"
     branches = (LoggedBranch("accounts.one", "xid"),)
@@ -67,7 +68,7 @@ async def test_a_restart_takes_up_what_is_decided_before_it_answers_anybody() ->
 async def test_one_record_that_can_not_be_taken_up_does_not_keep_the_coordinator_from_starting() -> None:
     """btm 59: one bad transaction blocks start-up."""
     accounts = Scripted("accounts")
-    log = MemoryLog(make_coordinator_id=SeededEntropy(1).coordinator_id, on_broken=lambda broken: None)
+    log = MemoryLog(make_coordinator_id=SeededEntropy(1).coordinator_id, on_broken=lambda broken: None, unix_ms=unix_ms)
     identity = await log.open()
     bad, good = f"{identity.coordinator_id}-1-1-1", f"{identity.coordinator_id}-1-1-2"
     for gtrid, bqual in ((bad, "no such name"), (good, "accounts.one")):

@@ -25,6 +25,7 @@ from coordinator.rpc.server import EXIT_LOG_BROKEN, CoordinatorServer
 from coordinator.runtime.entropy import SeededEntropy
 from coordinator.runtime.failpoints import ENVIRONMENT_VARIABLE
 from handfast.catalog import HandfastFault
+from handfast.clock import unix_ms
 from handfast.frames import CallFailed, channel_options
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import coordinator_pb2_grpc
@@ -76,7 +77,12 @@ async def test_reflection_lists_the_services() -> None:
 async def test_a_port_in_use_is_refused_by_name_and_leaves_nothing_open(tmp_path: Path) -> None:
     async with serving() as edge:
         entropy = SeededEntropy(2)
-        log = SqliteLog(tmp_path / "log.db", make_coordinator_id=entropy.coordinator_id, on_broken=lambda broken: None)
+        log = SqliteLog(
+            tmp_path / "log.db",
+            make_coordinator_id=entropy.coordinator_id,
+            on_broken=lambda broken: None,
+            unix_ms=unix_ms,
+        )
         second = CoordinatorServer(
             CoordinatorConfig(address=edge.server.address), lambda on_broken: log, lambda broken: None
         )
@@ -246,7 +252,7 @@ async def test_a_stop_that_gives_up_on_votes_leaves_nothing_running() -> None:
 
 async def test_what_ended_longer_ago_than_the_retention_is_dropped() -> None:
     """citus 1614: finished log rows are never cleaned up."""
-    log = MemoryLog(make_coordinator_id=SeededEntropy(1).coordinator_id, on_broken=lambda broken: None)
+    log = MemoryLog(make_coordinator_id=SeededEntropy(1).coordinator_id, on_broken=lambda broken: None, unix_ms=unix_ms)
     identity = await log.open()
     gtrid = f"{identity.coordinator_id}-1-1-1"
     log.decide(DecisionRecord(gtrid, Decision.COMMIT, (), 1), lambda standing: None)

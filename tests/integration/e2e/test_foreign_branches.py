@@ -11,8 +11,10 @@ from chaos.stack import wait_until
 from handfast.xid import Gtrid, Xid
 from tests.integration.e2e.bank_world import off_loop, restart_coordinator, restart_service
 
-NOW_MS = time.time_ns() // 1_000_000
-"""Names from before the log began would be left alone for that reason already."""
+
+def now_ms() -> int:
+    """Names from before the log, or its present life, began would be left alone for that reason already."""
+    return time.time_ns() // 1_000_000
 
 
 def prepare(bank: BankStack, gid: str) -> None:
@@ -38,10 +40,10 @@ def foreign(bank: BankStack) -> Iterator[set[str]]:
         "by-hand",
         "1234_Z3RyaWQ=_YnF1YWw=",
         # Of another coordinator over the same resource, and ours but of a resource that lives in this database too.
-        Xid(str(Gtrid("otherone", 1, NOW_MS, 1)), "accounts.one").gid(),
-        Xid(str(Gtrid(ours, 1, NOW_MS, 2)), "warehouse.one").gid(),
+        Xid(str(Gtrid("otherone", 1, now_ms(), 1)), "accounts.one").gid(),
+        Xid(str(Gtrid(ours, 1, now_ms(), 2)), "warehouse.one").gid(),
         # Ours, from an epoch yet to come: this log is a restored copy, and the branch is another's.
-        Xid(str(Gtrid(ours, 10_000, NOW_MS, 3)), "accounts.one").gid(),
+        Xid(str(Gtrid(ours, 10_000, now_ms(), 3)), "accounts.one").gid(),
     }
     for gid in gids:
         prepare(bank, gid)
@@ -55,7 +57,7 @@ async def test_branches_of_others_survive_restarts_recovery_and_sweeps(bank: Ban
     for round_number in (1, 2):
         # An orphan of our own says when recovery or the sweep has been by.
         epoch = (await off_loop(bank.admin.status)).epoch
-        ours = Gtrid((await off_loop(bank.admin.status)).coordinator_id, epoch, NOW_MS, 100 + round_number)
+        ours = Gtrid((await off_loop(bank.admin.status)).coordinator_id, epoch, now_ms(), 100 + round_number)
         orphan = Xid(str(ours), "accounts.gone").gid()
         await off_loop(prepare, bank, orphan)
         await off_loop(restart_coordinator, bank)
@@ -66,7 +68,7 @@ async def test_branches_of_others_survive_restarts_recovery_and_sweeps(bank: Ban
 
 async def test_the_sweep_alone_leaves_them_too(bank: BankStack, foreign: set[str]) -> None:
     status = await off_loop(bank.admin.status)
-    orphan = Xid(str(Gtrid(status.coordinator_id, status.epoch, NOW_MS, 109)), "accounts.gone").gid()
+    orphan = Xid(str(Gtrid(status.coordinator_id, status.epoch, now_ms(), 109)), "accounts.gone").gid()
     await off_loop(prepare, bank, orphan)
     await off_loop(wait_until, lambda: orphan not in prepared(bank), 10, "the orphan was not swept")
     assert await off_loop(prepared, bank) == foreign

@@ -64,6 +64,7 @@ async def run(path: Path, task: str) -> None:
     log = SqliteLog(
         path,
         make_coordinator_id=lambda: COORDINATOR_ID,
+        unix_ms=lambda: 1,
         on_broken=lambda _: say("broken"),
         before_force=kill_self_at_last_force() if task == "one-by-one-until-a-force-kills" else None,
     )

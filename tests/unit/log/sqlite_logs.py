@@ -35,6 +35,7 @@ def sqlite_log(
         path,
         make_coordinator_id=lambda: coordinator_id,
         on_broken=on_broken,
+        unix_ms=lambda: 1,
         expected_coordinator_id=expected_coordinator_id,
         before_force=before_force,
     )

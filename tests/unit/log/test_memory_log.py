@@ -12,7 +12,7 @@ from tests.conformance.decision_logs import COORDINATOR_ID, Answers, commit, dec
 
 @pytest.fixture
 async def log() -> MemoryLog:
-    made = MemoryLog(make_coordinator_id=lambda: COORDINATOR_ID, on_broken=lambda _: None)
+    made = MemoryLog(make_coordinator_id=lambda: COORDINATOR_ID, on_broken=lambda _: None, unix_ms=lambda: 1)
     await made.open()
     return made
 

@@ -44,7 +44,7 @@ def unprivileged_folder() -> Iterator[Path]:
 
 def fault_of_open_files(path: Path) -> HandfastFault:
     with pytest.raises(HandfastFault) as caught:
-        open_files(path, make_coordinator_id=lambda: COORDINATOR_ID)
+        open_files(path, make_coordinator_id=lambda: COORDINATOR_ID, unix_ms=lambda: 1)
     return caught.value
 
 
@@ -82,7 +82,7 @@ def test_a_folder_without_write_permission_is_unusable(unprivileged_folder: Path
 
 def test_a_read_only_file_is_unusable_and_unlocked_afterwards(unprivileged_folder: Path) -> None:
     log = unprivileged_folder / "handfast.db"
-    open_files(log, make_coordinator_id=lambda: COORDINATOR_ID).close()
+    open_files(log, make_coordinator_id=lambda: COORDINATOR_ID, unix_ms=lambda: 1).close()
     log.chmod(0o400)
     fault = fault_of_open_files(log)
     assert (fault.code, "Permission denied" in fault.message) == ("LOG_PATH_UNUSABLE", True)
@@ -248,7 +248,17 @@ async def test_a_newer_schema_is_refused_with_both_versions_named(log: Path) -> 
     fault = await fault_at_open(sqlite_log(log))
     assert fault.code == "LOG_SCHEMA_NEWER"
     assert "m999_of_the_future" in fault.message
-    assert "m001_decision_log" in fault.message
+    assert "m002_lives" in fault.message
+
+
+async def test_a_log_from_before_lives_were_kept_opens_and_keeps_them_from_then_on(log: Path) -> None:
+    with sql(log) as connection:
+        connection.execute("DROP TABLE life")
+        connection.execute(f"DELETE FROM {migrations.migrations_table} WHERE name = 'm002_lives'")
+        (before,) = connection.execute("SELECT epoch FROM coordinator").fetchone()
+    async with opened(sqlite_log(log)) as migrated:
+        assert [migrated.life_started_unix_ms(epoch) for epoch in (before, before + 1)] == [None, 1]
+        assert len(migrated.unended()) == 1
 
 
 async def test_a_crash_while_the_log_was_made_leaves_one_that_opens(tmp_path: Path) -> None:

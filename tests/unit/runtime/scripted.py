@@ -24,7 +24,7 @@ from handfast.catalog import HandfastFault
 from handfast.frames import LOST, TIMEOUT, UNREACHABLE, CallFailed, OnReply
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
-from tests.clock import ManualClock
+from tests.clock import START_UNIX_MS, ManualClock
 
 COORDINATOR_ID = "k3v9q2xw"
 A, B, C = "accounts.a1", "ledger.b1", "audit.c1"
@@ -129,7 +129,8 @@ class Life:
         self.driver = Driver(
             log, self.transport, clock, self.entropy, options, Failpoints(failpoint), self.broken.append
         )
-        self.gtrids = Gtrids(identity.coordinator_id, identity.epoch, clock, options.block_lifetime_s)
+        started_unix_ms = log.life_started_unix_ms(identity.epoch) or 0
+        self.gtrids = Gtrids(identity.coordinator_id, identity.epoch, clock, options.block_lifetime_s, started_unix_ms)
         self.requests = Requests(self.driver, self.gtrids, self.directory)
         for bqual in (A, B, C):
             self.directory.add(participant(bqual))
@@ -201,7 +202,9 @@ def participant(bqual: str, address: str = "", registered_unix_ms: int = 0) -> P
     return ParticipantRecord(resource, instance, address or f"{bqual}:7401", "scripted", (), registered_unix_ms)
 
 
-def memory_log(before_force: Callable[[int], None] | None = None) -> MemoryLog:
+def memory_log(
+    before_force: Callable[[int], None] | None = None, unix_ms: Callable[[], int] = lambda: START_UNIX_MS
+) -> MemoryLog:
     """A log that is not open yet."""
 
     def on_broken(problem: LogBroken) -> None:
@@ -210,6 +213,7 @@ def memory_log(before_force: Callable[[int], None] | None = None) -> MemoryLog:
     return MemoryLog(
         make_coordinator_id=lambda: COORDINATOR_ID,
         on_broken=on_broken if before_force is None else lambda _: None,
+        unix_ms=unix_ms,
         before_force=before_force,
         lazy_flush_s=0.0,
     )

@@ -19,7 +19,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def gtrids(clock: ManualClock) -> Gtrids:
-    return Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S)
+    return Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, 0)
 
 
 def test_a_name_can_be_claimed_once(gtrids: Gtrids) -> None:
@@ -28,6 +28,12 @@ def test_a_name_can_be_claimed_once(gtrids: Gtrids) -> None:
     assert gtrids.claim(gtrid)
     assert not gtrids.is_claimable(gtrid)
     assert not gtrids.claim(gtrid)
+
+
+def test_no_name_is_older_than_its_life_whatever_the_clock_says(clock: ManualClock) -> None:
+    started_unix_ms = clock.unix_ms() + 60_000  # the clock was set back since
+    names = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, started_unix_ms)
+    assert Gtrid.parse(names.next()).time_ms > started_unix_ms
 
 
 def test_a_name_past_the_end_of_its_block_is_none(gtrids: Gtrids) -> None:
@@ -70,7 +76,7 @@ def test_no_two_blocks_share_a_prefix_even_when_the_clock_jumps_back(gtrids: Gtr
             return super().unix_ms() - round((self.now_s() - 1000.0) * 60_000)
 
     clock = JumpsBack()
-    jumpy = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S)
+    jumpy = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, 0)
     prefixes = set()
     for _ in range(50):
         prefixes.add(jumpy.hand_out(1).prefix)

@@ -122,6 +122,20 @@ async def test_an_orphan_of_an_earlier_life_is_rolled_back() -> None:
     assert there.told == [("rollback", gtrid, A)]
 
 
+async def test_a_branch_of_a_life_that_the_log_has_never_seen_is_left_alone_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log is an old copy, in the epoch of the life that was lost: what looks like an orphan may have committed."""
+    life = await start()
+    of_lost_life = f"{COORDINATOR_ID}-1-1-1"
+    there = databases(accounts={(of_lost_life, A)})
+    recovery = recovery_of(life, there)
+    for _ in range(3):
+        assert await recovery.sweep() == 0
+    assert there.told == []
+    assert caplog.text.count(f"{A} of {of_lost_life} comes from a life") == 1
+
+
 async def test_an_orphan_of_a_commit_that_has_ended_is_committed_with_its_record() -> None:
     life = await start()
     gtrid = await life.committed(A, B)
