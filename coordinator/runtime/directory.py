@@ -14,6 +14,8 @@ STATIC_INSTANCE = "static"
 class Directory:
     """The participants, by resource and instance.
 
+    ``changes`` grows with each change, so that others may remember what they found.
+
     Args:
         participants: those known at start: from the log, and from the configuration.
     """
@@ -21,6 +23,7 @@ class Directory:
     def __init__(self, participants: Iterable[ParticipantRecord] = ()) -> None:
         self._by_resource: dict[str, dict[str, ParticipantRecord]] = {}
         self._turns: dict[str, int] = {}
+        self.changes = 0
         for participant in participants:
             self.add(participant)
 
@@ -34,6 +37,7 @@ class Directory:
 
     def add(self, participant: ParticipantRecord) -> list[ParticipantRecord]:
         """Add a participant; return those that it replaces (the same resource at the same address: a dead process)."""
+        self.changes += 1
         instances = self._by_resource.setdefault(participant.resource, {})
         gone = [
             known

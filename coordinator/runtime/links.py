@@ -46,7 +46,11 @@ class _Link:
     channel: grpc.aio.Channel
     stream: CallStream
     watch: asyncio.Task[None]
-    last_error: str = ""
+
+    @property
+    def up(self) -> bool:
+        """Whether the connection is up; an open stream says so without a question to gRPC."""
+        return self.stream.connected or self.channel.get_state() is grpc.ChannelConnectivity.READY
 
     async def close(self) -> None:
         self.watch.cancel()
@@ -78,6 +82,8 @@ class Links:
         self._tls = tls
         self._certified_name = certified_name
         self._links: dict[_Key, _Link] = {}
+        self._to_holders: dict[str, _Link] = {}  # by bqual
+        self._to_holders_as_of = -1  # the directory's changes when these were found
         self._closing: set[asyncio.Task[None]] = set()
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -86,11 +92,13 @@ class Links:
         self, bqual: str, request: Message, on_reply: OnReply, *, attempt: int, any_instance: bool, timeout_s: float
     ) -> None:
         """Send one request to the participant of a branch; see ``Transport.send``."""
-        participant = self._choose(bqual, attempt, any_instance)
-        if participant is None:
+        link = self._to_holder(bqual)
+        if any_instance and (link is None or attempt > 1 or not link.up):
+            link = self._to_any(bqual, attempt)
+        if link is None:
             asyncio.get_running_loop().call_soon(on_reply, _nobody(bqual))
             return
-        self._call(participant, request, on_reply, timeout_s)
+        link.stream.call(request, on_reply, timeout_s=timeout_s)
 
     async def ask(self, participant: ParticipantRecord, request: Message, timeout_s: float) -> Message:
         """Ask one participant process.
@@ -109,7 +117,7 @@ class Links:
             if not answer.done():
                 answer.set_result(reply)
 
-        self._call(participant, request, on_reply, timeout_s)
+        self._link(self._key(participant)).stream.call(request, on_reply, timeout_s=timeout_s)
         reply = await answer
         if isinstance(reply, CallFailed):
             raise reply
@@ -134,31 +142,33 @@ class Links:
                 failure = problem
         raise failure
 
-    def _choose(self, bqual: str, attempt: int, any_instance: bool) -> ParticipantRecord | None:
+    def _to_holder(self, bqual: str) -> _Link | None:
+        """The way to the process that holds the branch; None when it is not known."""
+        if self._to_holders_as_of != self._directory.changes:
+            self._to_holders.clear()
+            self._to_holders_as_of = self._directory.changes
+        link = self._to_holders.get(bqual)
+        if link is None:
+            participant = self._directory.find(*split_bqual(bqual))
+            if participant is not None:
+                link = self._to_holders[bqual] = self._link(self._key(participant))
+        return link
+
+    def _to_any(self, bqual: str, attempt: int) -> _Link | None:
+        """The way to some process of the branch's resource, its holder first; None when there is none."""
         resource, holder = split_bqual(bqual)
-        if not any_instance:
-            return self._directory.find(resource, holder)
-        instances = self._directory.instances(resource, first=holder)
-        if not instances:
+        links = [self._link(self._key(known)) for known in self._directory.instances(resource, first=holder)]
+        if not links:
             return None
         # A process known to be away is no choice while another is there.
-        connected = [known for known in instances if self.reachable(known)] or instances
+        connected = [link for link in links if link.up] or links
         return connected[(attempt - 1) % len(connected)]
-
-    def _call(self, participant: ParticipantRecord, request: Message, on_reply: OnReply, timeout_s: float) -> None:
-        link = self._link(self._key(participant))
-
-        def noted(reply: Message | CallFailed) -> None:
-            link.last_error = reply.message if isinstance(reply, CallFailed) else ""
-            on_reply(reply)
-
-        link.stream.call(request, noted, timeout_s=timeout_s)
 
     # -- who is there ----------------------------------------------------------------------------------------------
 
     def reachable(self, participant: ParticipantRecord) -> bool:
         """Whether the connection to the process is up."""
-        return self._link(self._key(participant)).channel.get_state() is grpc.ChannelConnectivity.READY
+        return self._link(self._key(participant)).up
 
     def batched(self, participant: ParticipantRecord) -> bool | None:
         """Whether the process takes batches; None until it has shown it."""
@@ -166,7 +176,7 @@ class Links:
 
     def last_error(self, participant: ParticipantRecord) -> str:
         """Why the last call to the process failed; empty when it did not."""
-        return self._link(self._key(participant)).last_error
+        return self._link(self._key(participant)).stream.last_error
 
     def connect(self) -> None:
         """Start connecting to every known participant, and drop the links to addresses that nobody is at."""
@@ -195,6 +205,7 @@ class Links:
         return _Key(participant.address, participant.resource if certified else "")
 
     def _drop(self, key: _Key) -> None:
+        self._to_holders.clear()
         task = asyncio.create_task(self._links.pop(key).close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

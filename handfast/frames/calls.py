@@ -78,6 +78,8 @@ class _Call:
 class CallStream:
     """Calls to one peer, in batches where the peer can and one by one where it can't.
 
+    ``last_error`` says why the last call failed; it is empty when that one did not.
+
     Args:
         channel: the way to the peer; stays the caller's to close.
         service: what the peer serves.
@@ -86,6 +88,8 @@ class CallStream:
         connect_timeout_s: how long a connection attempt may take, in seconds.
         on_disconnect: told that an open stream has ended, before its calls are failed.
     """
+
+    last_error: str = ""
 
     def __init__(
         self,
@@ -213,6 +217,7 @@ class CallStream:
             self._tell(call, reply)
 
     def _tell(self, call: _Call, reply: Message | CallFailed) -> None:
+        self.last_error = reply.message if isinstance(reply, CallFailed) else ""
         try:
             call.on_reply(reply)
         except Exception:
