@@ -41,7 +41,7 @@ from participant.protocol import (
     Voted,
     one_phase_end,
 )
-from participant.resource import AnswerLost, Found, ReadOnly, ResourceManager, Stand
+from participant.resource import AnswerLost, Found, PreparedBranch, ReadOnly, ResourceManager, Stand
 from participant.tasks import Tasks
 from participant.work import Enlist, OperationCall, WorkFloor
 
@@ -201,6 +201,21 @@ class Driver(Generic[ConnectionT]):
             return True
         branch = self.branches.find(xid.gtrid) if xid.bqual == self.bqual else None
         return branch is not None and (branch.state is State.PREPARING or xid.gtrid in self._under_way)
+
+    async def list_prepared(self, resource: str, coordinator_id: str, *, detail: bool) -> list[PreparedBranch]:
+        """See ResourceManager.recover; what this process remembers otherwise of a branch that is listed, it drops."""
+        asked_s = self._clock.monotonic_s()
+        listed = await self.manager.recover(resource, coordinator_id, detail=detail)
+        for branch in listed:
+            xid = branch.xid
+            if xid.bqual == self.bqual and self.branches.on_found_prepared(xid.gtrid, asked_s):
+                log.warning(
+                    "%s of %s had ended and is prepared again: was the database restored to an earlier point? "
+                    "It will be ended again, as decided",
+                    xid.bqual,
+                    xid.gtrid,
+                )
+        return listed
 
     def on_ended_elsewhere(self, branch: Branch, fate: Fate, evidence: str) -> None:
         """A branch of ours in doubt was ended by somebody else: another instance, or an operator."""

@@ -111,7 +111,7 @@ class Recovery:
         ask_all, self._ask_all = self._ask_all, False
         believed = self._driver.branches.in_doubt()
         try:
-            prepared = await self._driver.manager.recover(self._resource, self._coordinator_id, detail=False)
+            prepared = await self._driver.list_prepared(self._resource, self._coordinator_id, detail=False)
             await self._find_ended(believed, {branch.xid for branch in prepared})
         except HandfastFault as fault:
             log.warning("recovery of %s: %s", self._resource, fault.message)

@@ -143,8 +143,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
         return wire.rollback_response(await driver.rollback(request.gtrid, request.bqual, request.proof))
 
     async def _recover(self, request: p.RecoverRequest) -> Message:
-        manager = self._host(request.resource).driver.manager
-        found = await manager.recover(request.resource, request.coordinator_id, detail=request.detail)
+        driver = self._host(request.resource).driver
+        found = await driver.list_prepared(request.resource, request.coordinator_id, detail=request.detail)
         return wire.recover_response(found)
 
     async def _forget(self, request: p.ForgetRequest) -> Message:

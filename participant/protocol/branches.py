@@ -1,7 +1,7 @@
 """The branch protocol: what one instance answers to Prepare, Commit, CommitOnePhase and Rollback. No I/O.
 
 A participant is asked over a network that may lose, repeat, delay and reorder, by a coordinator that may die and come
-back. Three rules make that harmless, and this module is those rules:
+back. Four rules make that harmless, and this module is those rules:
 
 *One answer.* What a branch once answered it answers again. A duplicate waits for the first while that is under way, and
 repeats it afterwards.
@@ -15,6 +15,9 @@ for (recovery), or found carried out by somebody else. Neither a deadline nor a 
 tell whether PREPARE succeeded, the branch counts as IN_DOUBT although it has not voted: that assumes the least.
 
 The state says where a branch stands; how it ended, and what proves it, are fields (``fate``, ``evidence``).
+
+*The resource is right.* A branch that is remembered as ended and that the resource shows as prepared has come back: the
+resource was restored to an earlier point. The memory of it is dropped.
 
 Forgetting. Answers of ended branches are kept for ``memory_age_s`` and up to ``memory_count_max`` of them; branches in
 doubt are always kept. That is safe, message by message:
@@ -254,6 +257,22 @@ class Branches:
         branch.proof = proof
         self.on_ended(branch, Fate.COMMITTED, "it committed in one phase", now_s)
         return one_phase_end(branch)
+
+    def on_found_prepared(self, gtrid: str, asked_s: float) -> bool:
+        """The resource shows a branch of ours as prepared; returns whether it contradicts what is remembered.
+
+        A branch that had ended before the resource was asked has come back: the resource was restored to an earlier
+        point. What is remembered of it is dropped, so that the next decision reaches the resource.
+
+        Args:
+            gtrid: the transaction.
+            asked_s: when the resource was asked, by the monotonic clock; a branch that ended later was only overtaken.
+        """
+        branch = self._ended.get(gtrid)
+        if branch is None or branch.fate is None or branch.ended_s is None or branch.ended_s >= asked_s:
+            return False
+        self.forget(gtrid)
+        return True
 
     def forget(self, gtrid: str) -> None:
         """Drop what is remembered of a branch that has ended; nothing happens when there is none."""

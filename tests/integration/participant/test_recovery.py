@@ -81,6 +81,29 @@ async def test_a_branch_that_an_operator_ended_is_found_ended(
     assert "pg_xact_status" in ended.evidence
 
 
+@pytest.mark.parametrize("asks", ["the participant", "the coordinator"])
+async def test_a_branch_that_a_restored_database_brings_back_is_ended_again(
+    accounts: Accounts, database: Database, coordinator: FakeCoordinator, asks: str
+) -> None:
+    """The service has lived on, and remembers the commit that its database has lost."""
+    gtrid = coordinator.new_gtrid()
+    voted = await coordinator.ask(accounts.address, prepare(accounts, gtrid, 5))
+    (gid,) = database.prepared()
+    commit = p.ParticipantCommitRequest(gtrid=gtrid, bqual=accounts.bqual, proof=voted.proof)
+    assert (await coordinator.ask(accounts.address, commit)).outcome == t.OUTCOME_COMMITTED
+    with database.cluster.connect(database.name) as psql:  # what the restore makes of it
+        psql.execute(f"BEGIN; UPDATE account SET value = 205 WHERE id = 1; PREPARE TRANSACTION '{gid}'".encode())
+    if asks == "the participant":
+        coordinator.standings[gtrid] = c.STANDING_COMMIT
+    else:
+        listing = p.RecoverRequest(resource="accounts", coordinator_id=gtrid.partition("-")[0])
+        (listed,) = (await coordinator.ask(accounts.address, listing)).branches
+        assert listed.gtrid == gtrid
+        assert (await coordinator.ask(accounts.address, commit)).outcome == t.OUTCOME_COMMITTED
+    await eventually(lambda: database.prepared() == [])
+    assert database.value() == 205
+
+
 async def test_recover_and_inspect_speak_for_the_database(
     accounts: Accounts, database: Database, coordinator: FakeCoordinator
 ) -> None:

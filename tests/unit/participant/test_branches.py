@@ -315,6 +315,25 @@ def test_an_answer_is_kept_past_its_deadline_however_short_the_memory() -> None:
     assert branches.find("g") is not None
 
 
+def test_a_branch_that_is_prepared_again_is_ended_in_the_resource_and_not_from_memory() -> None:
+    """Its database was restored to an earlier point; answered from memory, it would stay locked for ever."""
+    branches = make()
+    end(branches, "g", born_ms=1, now_s=10.0)
+    assert branches.on_commit("g", OURS).action is Action.ANSWER
+    assert not branches.on_found_prepared("g", asked_s=10.0), "it ended after the listing was asked for"
+    assert branches.on_commit("g", OURS).action is Action.ANSWER
+    assert branches.on_found_prepared("g", asked_s=10.5)
+    assert branches.on_commit("g", OURS).action is Action.FINISH
+
+
+def test_a_branch_in_doubt_and_one_never_seen_are_prepared_without_a_contradiction() -> None:
+    branches = make()
+    in_doubt(branches)
+    assert not branches.on_found_prepared("g", asked_s=1e9)
+    assert not branches.on_found_prepared("never-seen", asked_s=1e9)
+    assert [branch.gtrid for branch in branches.in_doubt()] == ["g"]
+
+
 def test_branches_in_doubt_are_never_forgotten() -> None:
     branches = make(memory_count_max=1, memory_age_s=1.0, late_s=1.0)
     in_doubt(branches, "kept")
