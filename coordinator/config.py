@@ -94,6 +94,11 @@ def _participants(given: object) -> object:
     return found
 
 
+def _names(given: object) -> object:
+    """Accept a list (TOML, flags) or names with commas (environment)."""
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
+
+
 def _checked_participants(participants: Mapping[str, str]) -> Mapping[str, str]:
     for name, address in participants.items():
         try:
@@ -112,6 +117,7 @@ Participants = Annotated[
     AfterValidator(_checked_participants),
     PlainSerializer(dict),
 ]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=UINT32_MAX_S, allow_inf_nan=False)]
 
@@ -148,6 +154,15 @@ class CoordinatorConfig(BaseSettings):
     participant_name: str = Field(
         "{resource}.participant.handfast",
         description="Name that a participant's certificate must hold, {resource} being its resource; address: the host",
+    )
+    tokens_file: Path | None = Field(
+        None, description="File with bearer tokens, by which callers say who they are where TLS ends before"
+    )
+    admins: Names = Field(
+        (), description="Name in a certificate that makes an operator, besides spiffe://…/admin/NAME; may be repeated"
+    )
+    audit_trail: Path | None = Field(
+        None, description="File to which what operators do, and who is refused, is appended; else LOG.audit.jsonl"
     )
     insecure: bool = Field(False, description="Allow an address that other machines reach, without TLS")
     default_timeout_s: Seconds = Field(30, description="Time to decide for a transaction that names none, seconds")
@@ -211,7 +226,7 @@ class CoordinatorConfig(BaseSettings):
             raise _invalid("tls_key", "tls_cert is given without it")
         if self.tls_client_ca is not None and not self.tls:
             raise _invalid("tls_client_ca", "it needs tls_cert and tls_key")
-        for setting in ("tls_cert", "tls_key", "tls_client_ca"):
+        for setting in ("tls_cert", "tls_key", "tls_client_ca", "tokens_file"):
             _check_readable(setting, getattr(self, setting))
         return self
 
@@ -227,6 +242,11 @@ class CoordinatorConfig(BaseSettings):
         for setting in ("participant_ca", "participant_cert", "participant_key"):
             _check_readable(setting, getattr(self, setting))
         return self
+
+    @property
+    def trail_file(self) -> Path:
+        """Where the audit trail is."""
+        return self.audit_trail or self.log.with_name(self.log.name + ".audit.jsonl")
 
     @property
     def certified_name(self) -> str:

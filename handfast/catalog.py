@@ -139,6 +139,21 @@ ENTRIES = _entries(
         "See the field's comment in proto/handfast/v1.",
     ),
     Entry(
+        "IDENTITY_MISSING",
+        "call",
+        "UNAUTHENTICATED",
+        "The coordinator does not know who asks: {who} may not {wish}.",
+        "Show a certificate that its authority signed and that holds a name, or a bearer token that stands in its "
+        "tokens file; docs/security.md tells how.",
+    ),
+    Entry(
+        "PERMISSION_DENIED",
+        "call",
+        "PERMISSION_DENIED",
+        "{who} may not {wish}.",
+        "Ask with the certificate or token of {needed}; docs/security.md tells who may do what.",
+    ),
+    Entry(
         "RESOURCE_UNKNOWN",
         "call",
         "FAILED_PRECONDITION",
@@ -253,6 +268,14 @@ ENTRIES = _entries(
         "UNAVAILABLE",
         "The database of {resource!r} did not do what it was asked: {problem}.",
         "Start it, or check the DSN and the network; prepared branches wait meanwhile and lose nothing.",
+    ),
+    Entry(
+        "CALLER_NOT_COORDINATOR",
+        "call",
+        "PERMISSION_DENIED",
+        "{who} is no coordinator and may not prepare or end branches.",
+        "Only a certificate with spiffe://…/coordinator, coordinator.handfast, or one of the participant's "
+        "coordinator_names may.",
     ),
     Entry(
         "RESOURCE_NOT_HERE",

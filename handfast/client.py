@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import grpc
 import grpc.aio
 
+from handfast.bearer import bearer
 from handfast.blocks import GtridBlocks
 from handfast.clock import Clock, MachineClock
 from handfast.context import TransactionContext
@@ -54,6 +56,7 @@ def connect(
     address: str,
     *,
     tls: TlsConfig | grpc.ChannelCredentials | None = None,
+    token_file: Path | str | None = None,
     client: str = "",
     wait: Wait = "applied",
     outcome_wait: float = OUTCOME_WAIT_S,
@@ -65,6 +68,7 @@ def connect(
     Args:
         address: where it listens, ``host:port``.
         tls: how to trust it, and who this program is; files are read again when they change. None speaks without TLS.
+        token_file: a file with a bearer token, for a coordinator that knows callers by tokens.
         client: this program's name in reports and per-client limits; at most 64 characters.
         wait: when commits answer, unless the transaction says otherwise.
         outcome_wait: how long past a transaction's deadline to go on asking for a lost outcome, in seconds.
@@ -74,6 +78,7 @@ def connect(
     return TransactionManager(
         address,
         tls=tls,
+        token_file=token_file,
         client=client,
         wait=wait,
         outcome_wait=outcome_wait,
@@ -90,6 +95,7 @@ class TransactionManager:
         address: str,
         *,
         tls: TlsConfig | grpc.ChannelCredentials | None,
+        token_file: Path | str | None = None,
         client: str,
         wait: Wait,
         outcome_wait: float,
@@ -100,6 +106,7 @@ class TransactionManager:
             raise ValueError("outcome_wait is at least 0 s, block_size at least 1, client at most 64 characters")
         self._address = address
         self._tls = tls
+        self._token_file = token_file
         self._begin = wire.BeginRequest(block_size=block_size, client=client)
         self._wait = _WAITS[wait]
         self._outcome_wait_s = outcome_wait
@@ -113,7 +120,9 @@ class TransactionManager:
         """Open it."""
         self._channel = open_channel(self._address, self._tls)
         peer = f"the coordinator at {self._address}"
-        self._calls = CallStream(self._channel, COORDINATOR, peer=peer, on_disconnect=self._blocks.drop)
+        self._calls = CallStream(
+            self._channel, COORDINATOR, peer=peer, on_disconnect=self._blocks.drop, metadata=bearer(self._token_file)
+        )
         return self
 
     async def __aexit__(

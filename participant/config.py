@@ -38,6 +38,8 @@ class ParticipantOptions:
         memory_age_s: for how long, in seconds.
         close_wait_s: how long closing waits for what is under way, in seconds.
         payload_bytes_max: the largest payload of an operation, in bytes.
+        coordinator_names: names in a certificate that make a coordinator, besides ``spiffe://…/coordinator`` and
+            ``coordinator.handfast``; for a PKI of your own.
 
     Raises:
         HandfastFault: SETTING_INVALID.
@@ -63,11 +65,14 @@ class ParticipantOptions:
     memory_age_s: float = 3_600.0
     close_wait_s: float = 5.0
     payload_bytes_max: int = 4 * 1024 * 1024
+    coordinator_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         may_be_zero = {"alive_check_ms", "idle_margin_s", "inquire_after_s", "close_wait_s"}
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                continue
             if value < 0 or (value == 0 and field.name not in may_be_zero):
                 raise HandfastFault("SETTING_INVALID", setting=field.name, problem=f"{value} is too small")
         if self.retry_first_s > self.retry_max_s:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import grpc
 import grpc.aio
 
+from handfast.bearer import bearer
 from handfast.catalog import HandfastFault
 from handfast.frames import COORDINATOR, CallFailed, CallStream
 from handfast.tls import TlsConfig, open_channel
@@ -37,6 +39,7 @@ class Link:
         options: retries and timeouts.
         clock: where time comes from.
         on_registered: told the coordinator's id and epoch after each registration.
+        token_file: a file with a bearer token; None when the coordinator asks for none.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Link:
         options: ParticipantOptions,
         clock: Clock,
         on_registered: Callable[[str, int], None],
+        token_file: Path | str | None = None,
     ) -> None:
         self._address = address
         self._tls = tls
@@ -54,6 +58,7 @@ class Link:
         self._options = options
         self._clock = clock
         self._on_registered = on_registered
+        self._token_file = token_file
         self._channel: grpc.aio.Channel | None = None
         self._stream: CallStream | None = None
         self._task: asyncio.Task[None] | None = None
@@ -72,7 +77,8 @@ class Link:
             OSError: a file of the TLS settings can't be read.
         """
         self._channel = open_channel(self._address, self._tls)
-        self._stream = CallStream(self._channel, COORDINATOR, peer=f"the coordinator at {self._address}")
+        peer = f"the coordinator at {self._address}"
+        self._stream = CallStream(self._channel, COORDINATOR, peer=peer, metadata=bearer(self._token_file))
         self._task = asyncio.create_task(self._keep_registered(self._channel))
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
 
@@ -44,6 +45,7 @@ class Participant(Generic[ConnectionT]):
         options: pools, timeouts and limits.
         credentials: for TLS to the coordinator; the files of a ``handfast.TlsConfig`` are read again when they change.
             None speaks plain text. For TLS on this process's own server see ``handfast.ServerTls``.
+        token_file: a file with a bearer token, for a coordinator that knows callers by tokens.
         clock: where time and chance come from.
         instance: this process's name; None makes a new one, as it should be at each start.
 
@@ -61,6 +63,7 @@ class Participant(Generic[ConnectionT]):
         address: str,
         options: ParticipantOptions | None = ...,
         credentials: TlsConfig | grpc.ChannelCredentials | None = ...,
+        token_file: Path | str | None = ...,
         clock: Clock | None = ...,
         instance: str | None = ...,
     ) -> None: ...
@@ -75,6 +78,7 @@ class Participant(Generic[ConnectionT]):
         address: str,
         options: ParticipantOptions | None = ...,
         credentials: TlsConfig | grpc.ChannelCredentials | None = ...,
+        token_file: Path | str | None = ...,
         clock: Clock | None = ...,
         instance: str | None = ...,
     ) -> None: ...
@@ -88,6 +92,7 @@ class Participant(Generic[ConnectionT]):
         address: str,
         options: ParticipantOptions | None = None,
         credentials: TlsConfig | grpc.ChannelCredentials | None = None,
+        token_file: Path | str | None = None,
         clock: Clock | None = None,
         instance: str | None = None,
     ) -> None:
@@ -100,7 +105,8 @@ class Participant(Generic[ConnectionT]):
         manager = PostgresResource(resource, self._options, self._clock) if isinstance(resource, str) else resource
         self._manager: ResourceManager[ConnectionT] = cast("ResourceManager[ConnectionT]", manager)
         self._operations = Operations[ConnectionT]()
-        self._link = Link(coordinator, credentials, self._registration, self._options, self._clock, self._on_registered)
+        told = self._on_registered
+        self._link = Link(coordinator, credentials, self._registration, self._options, self._clock, told, token_file)
         self._driver = Driver(
             self.bqual,
             self._manager,
@@ -207,7 +213,7 @@ class Participant(Generic[ConnectionT]):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _host(self) -> Host:
-        return Host(self.resource, self._driver, self._recovery, self._clock)
+        return Host(self.resource, self._driver, self._recovery, self._clock, self._options.coordinator_names)
 
     def _registration(self) -> c.RegisterRequest:
         return c.RegisterRequest(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from handfast.catalog import HandfastFault
 from handfast.context import from_metadata, joined_to_metadata, within
 from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, serve_frames
+from handfast.identity import identity_of_peer
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
 from handfast.xid import MalformedName, Xid, is_gtrid, split_bqual
@@ -50,13 +51,22 @@ class Host:
         driver: its branches.
         recovery: for findings.
         clock: for Inspect.
+        coordinator_names: names in a certificate that make a coordinator, besides the role's own forms.
     """
 
-    def __init__(self, resource: str, driver: Driver[Any], recovery: Recovery, clock: Clock) -> None:
+    def __init__(
+        self,
+        resource: str,
+        driver: Driver[Any],
+        recovery: Recovery,
+        clock: Clock,
+        coordinator_names: Collection[str] = (),
+    ) -> None:
         self.resource = resource
         self.driver = driver
         self.recovery = recovery
         self.clock = clock
+        self.coordinator_names = coordinator_names
 
 
 class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
@@ -162,16 +172,37 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
             clock_unix_ms=host.clock.unix_ms(),
         )
 
+    async def _check_caller(self, context: Any) -> None:
+        """Refuse whoever shows a certificate and is no coordinator; looked at once for each stream.
+
+        An application's certificate opens the service's own methods on this server; it must not end branches.
+
+        Raises:
+            grpc.aio.AbortError: the call was answered with CALLER_NOT_COORDINATOR.
+        """
+        shown = context.auth_context()
+        if "x509_pem_cert" not in shown:
+            return
+        identity = identity_of_peer(shown)
+        names = {name.decode("utf-8", "replace") for key in ("peer_uri", "peer_dns") for name in shown.get(key, ())}
+        trusted = {name for host in self._hosts.values() for name in host.coordinator_names}
+        if identity is None or not (identity.coordinator or names & trusted):
+            fault = HandfastFault("CALLER_NOT_COORDINATOR", who=identity.name if identity else "somebody")
+            log.warning("denied: %s peer=%s", fault.message, context.peer())
+            await abort(context, fault)
+
     # -- gRPC's names for them -------------------------------------------------------------------------------------
 
     async def Prepare(self, request: Any, context: Any) -> Any:
         """Unary."""
+        await self._check_caller(context)
         return await answer_unary(self.dispatch, request, context, service=_SERVICE)
 
     Commit = CommitOnePhase = Rollback = Recover = Forget = Inspect = Prepare
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes itself
         """Batched."""
+        await self._check_caller(context)
         await serve_frames(PARTICIPANT, request_iterator, context, self.dispatch, stop=self._stop)
 
 

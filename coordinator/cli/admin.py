@@ -14,6 +14,7 @@ import grpc.aio
 from cyclopts import Parameter
 from google.protobuf.message import Message
 
+from handfast.bearer import bearer
 from handfast.catalog import HandfastFault
 from handfast.frames import LOST, TIMEOUT, UNIMPLEMENTED, CallFailed, failure_of_rpc
 from handfast.v1 import admin_pb2_grpc
@@ -51,6 +52,9 @@ class Target:
     client_key: Annotated[
         Path | None, Parameter(help="With TLS: the certificate's private key (PEM).", env_var="HANDFAST_CLIENT_KEY")
     ] = None
+    token_file: Annotated[
+        Path | None, Parameter(help="Send the bearer token in this file.", env_var="HANDFAST_TOKEN_FILE")
+    ] = None
     tls_name: Annotated[
         str,
         Parameter(
@@ -75,6 +79,7 @@ class Admin:
     def __init__(self, target: Target, channel: grpc.aio.Channel) -> None:
         self.target = target
         self.calls = admin_pb2_grpc.AdminStub(channel)
+        self._metadata = _metadata(target)
 
     async def ask(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         """Make a call.
@@ -84,7 +89,7 @@ class Admin:
             HandfastFault: COORDINATOR_UNREACHABLE, COORDINATOR_SILENT, COORDINATOR_MISSING or COORDINATOR_ODD.
         """
         try:
-            return await method(request, timeout=self.target.timeout)
+            return await method(request, timeout=self.target.timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as problem:
             raise self._failure(problem) from None
 
@@ -96,7 +101,7 @@ class Admin:
         Raises:
             CallFailed, HandfastFault: as in ``ask``.
         """
-        call = method(request)
+        call = method(request, metadata=self._metadata)
         try:
             async for response in call:
                 yield response
@@ -135,6 +140,15 @@ async def connect(target: Target) -> AsyncIterator[Admin]:
         channel = grpc.aio.secure_channel(target.address, credentials, [*options, *named])
     async with channel:
         yield Admin(target, channel)
+
+
+def _metadata(target: Target) -> tuple[tuple[str, str], ...] | None:
+    """The bearer token, where there is one."""
+    try:
+        return bearer(target.token_file)() or None
+    except OSError as error:
+        problem = f"--token-file {target.token_file} can't be read, {error.strerror}"
+        raise HandfastFault("OPTIONS_UNFIT", problem=problem) from None
 
 
 def _reason(details: str) -> str:

@@ -11,14 +11,15 @@ from pydantic.fields import FieldInfo
 from coordinator.cli.log_lines import configure_logging
 from coordinator.config import ENV_PREFIX, CoordinatorConfig
 
-ONCE_PER_VALUE = {"participants": "participant"}
+ONCE_PER_VALUE = {"participants": "participant", "admins": "admin"}
 """A setting that holds several values has a flag for one, to be repeated."""
 
 
 METAVARS = {
     **dict.fromkeys(("config", "log", "tls_cert", "tls_key", "tls_client_ca"), "FILE"),
     **dict.fromkeys(("participant_ca", "participant_cert", "participant_key"), "FILE"),
-    "participant_name": "NAME",
+    **dict.fromkeys(("tokens_file", "audit_trail"), "FILE"),
+    **dict.fromkeys(("participant_name", "admins"), "NAME"),
     **dict.fromkeys(("log_level", "log_format"), "WORD"),
     "address": "HOST:PORT",
     "participants": "NAME=HOST:PORT",
@@ -57,7 +58,7 @@ def _origin(setting: str, info: FieldInfo) -> str:
     """The variable that gives the setting too, and the default where there is one worth naming."""
     env = f"[env var: {ENV_PREFIX}{setting.upper()}]"
     default = info.get_default(call_default_factory=True)
-    if default is None or default is False or default == {}:
+    if default is None or default is False or default in ({}, ()):
         return env
     shown = f"{default:g}" if isinstance(default, float) else str(default)
     return f"{env} [default: {shown}]"

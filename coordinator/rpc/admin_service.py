@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -14,7 +15,9 @@ from google.protobuf.message import Message
 
 from coordinator.log.records import ParticipantRecord
 from coordinator.rpc import codec
+from coordinator.rpc.access import Access
 from coordinator.rpc.history import resolution_entry
+from coordinator.rpc.trail import Trail
 from coordinator.rpc.watching import Watcher
 from coordinator.runtime.audit import Audit
 from coordinator.runtime.diagnosis import Diagnosis
@@ -26,6 +29,7 @@ from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
 from handfast.catalog import HandfastFault
 from handfast.frames import CallFailed, abort
+from handfast.identity import Identity
 from handfast.v1 import admin_pb2 as a
 from handfast.v1 import participant_pb2 as p
 from handfast.v1.admin_pb2_grpc import AdminServicer
@@ -50,6 +54,8 @@ class AdminService(AdminServicer):
         resolution: what an operator may do.
         in_doubt: the report on branches in doubt.
         stop: when set, watching ends.
+        access: says who asks; only an operator is answered.
+        trail: where what operators do is written.
     """
 
     def __init__(
@@ -60,6 +66,8 @@ class AdminService(AdminServicer):
         resolution: Resolution,
         in_doubt: InDoubtReport,
         stop: asyncio.Event,
+        access: Access,
+        trail: Trail,
     ) -> None:
         self._requests = requests
         self._driver = requests.driver
@@ -68,6 +76,8 @@ class AdminService(AdminServicer):
         self._resolution = resolution
         self._in_doubt = in_doubt
         self._stop = stop
+        self._access = access
+        self._trail = trail
         self._audit = Audit(requests, links)
         self._diagnosis = Diagnosis(requests, links)
         self._started_s = requests.driver.clock.now_s()
@@ -75,7 +85,7 @@ class AdminService(AdminServicer):
     # -- reports ---------------------------------------------------------------------------------------------------
 
     async def GetStatus(self, request: a.GetStatusRequest, context: Context) -> a.GetStatusResponse:
-        return await _answered(self._get_status, request, context)
+        return await self._answered(self._get_status, request, context)
 
     async def _get_status(self, request: a.GetStatusRequest) -> a.GetStatusResponse:
         driver, gtrids = self._driver, self._requests.gtrids
@@ -97,7 +107,7 @@ class AdminService(AdminServicer):
     async def ListTransactions(
         self, request: a.ListTransactionsRequest, context: Context
     ) -> a.ListTransactionsResponse:
-        return await _answered(self._list_transactions, request, context)
+        return await self._answered(self._list_transactions, request, context)
 
     async def _list_transactions(self, request: a.ListTransactionsRequest) -> a.ListTransactionsResponse:
         unknown = [number for number in request.states if number not in codec.STATES_OF_WIRE]
@@ -108,7 +118,7 @@ class AdminService(AdminServicer):
         return a.ListTransactionsResponse(transactions=map(codec.transaction_message, found), more=more)
 
     async def GetTransaction(self, request: a.GetTransactionRequest, context: Context) -> a.GetTransactionResponse:
-        return await _answered(self._get_transaction, request, context)
+        return await self._answered(self._get_transaction, request, context)
 
     async def _get_transaction(self, request: a.GetTransactionRequest) -> a.GetTransactionResponse:
         running = self._requests.show(request.gtrid)
@@ -120,8 +130,12 @@ class AdminService(AdminServicer):
     async def WatchTransactions(
         self, request: a.WatchTransactionsRequest, context: Context
     ) -> AsyncIterator[a.WatchTransactionsResponse]:
-        if request.gtrid and not is_gtrid(request.gtrid):
-            await abort(context, HandfastFault("GTRID_MALFORMED", text=request.gtrid[:80]))
+        try:
+            self._operator(context, "watch transactions")
+            if request.gtrid and not is_gtrid(request.gtrid):
+                raise HandfastFault("GTRID_MALFORMED", text=request.gtrid[:80])
+        except HandfastFault as fault:
+            await abort(context, fault)
         with Watcher(self._driver, request.gtrid) as watcher:
             # The headers tell the caller that from now on it misses nothing.
             await context.send_initial_metadata(())
@@ -129,7 +143,7 @@ class AdminService(AdminServicer):
                 yield change
 
     async def ListInDoubt(self, request: a.ListInDoubtRequest, context: Context) -> a.ListInDoubtResponse:
-        return await _answered(self._list_in_doubt, request, context)
+        return await self._answered(self._list_in_doubt, request, context)
 
     async def _list_in_doubt(self, request: a.ListInDoubtRequest) -> a.ListInDoubtResponse:
         found, unreachable = await self._in_doubt.list()
@@ -143,7 +157,7 @@ class AdminService(AdminServicer):
     async def ListParticipants(
         self, request: a.ListParticipantsRequest, context: Context
     ) -> a.ListParticipantsResponse:
-        return await _answered(self._list_participants, request, context)
+        return await self._answered(self._list_participants, request, context)
 
     async def _list_participants(self, request: a.ListParticipantsRequest) -> a.ListParticipantsResponse:
         known = sorted(self._requests.directory, key=lambda one: (one.resource, one.instance))
@@ -172,46 +186,90 @@ class AdminService(AdminServicer):
     # -- interventions and checks ----------------------------------------------------------------------------------
 
     async def Resolve(self, request: a.ResolveRequest, context: Context) -> a.ResolveResponse:
-        return await _answered(self._resolve, request, context)
+        return await self._answered(partial(self._resolve, context), request, context)
 
-    async def _resolve(self, request: a.ResolveRequest) -> a.ResolveResponse:
+    async def _resolve(self, context: Context, request: a.ResolveRequest) -> a.ResolveResponse:
         action = codec.ACTIONS_OF_WIRE.get(request.action)
         if action is None:
             raise HandfastFault("FIELD_INVALID", field="action", problem="it names nothing to do")
-        logger.warning("%s resolves %s: %s", request.operator or "an operator", request.gtrid, action)
-        running, done = await self._resolution.resolve(
-            request.gtrid, action, request.heuristic, request.operator, request.reason
+        operator = self._named(context, request.operator)
+        write = partial(
+            self._trail.did,
+            operator or "an operator",
+            f"resolve --{action}{' --heuristic' if request.heuristic else ''}",
+            peer=context.peer(),
+            gtrid=request.gtrid[:80],
+            reason=request.reason,
+            before=self._state_of(request.gtrid),
         )
+        logger.warning("%s resolves %s: %s", operator or "an operator", request.gtrid, action)
+        try:
+            running, done = await self._resolution.resolve(
+                request.gtrid, action, request.heuristic, operator, request.reason
+            )
+        except HandfastFault as fault:
+            write(after=self._state_of(request.gtrid), error=fault.code)
+            raise
         logger.warning("resolved %s: %s", request.gtrid, done)
+        write(after="forgotten" if action == "forget" else self._state_of(request.gtrid))
         response = a.ResolveResponse(done=done)
         if running is not None:
             response.transaction.CopyFrom(codec.transaction_message(running))
         return response
 
     async def Audit(self, request: a.AuditRequest, context: Context) -> a.AuditResponse:
-        return await _answered(self._run_audit, request, context)
+        return await self._answered(self._run_audit, request, context)
 
     async def _run_audit(self, request: a.AuditRequest) -> a.AuditResponse:
         return await self._audit.run(request.since_unix_ms)
 
     async def Diagnose(self, request: a.DiagnoseRequest, context: Context) -> a.DiagnoseResponse:
-        return await _answered(self._diagnose, request, context)
+        return await self._answered(self._diagnose, request, context)
 
     async def _diagnose(self, request: a.DiagnoseRequest) -> a.DiagnoseResponse:
         return a.DiagnoseResponse(findings=await self._diagnosis.run())
 
+    def _state_of(self, gtrid: str) -> str:
+        """Where a transaction stands, in a word, for the trail."""
+        try:
+            running = self._requests.show(gtrid)
+        except HandfastFault:
+            return "no such transaction"
+        return running.transaction.state.value if running else "no record"
 
-async def _answered(handle: Callable[[Q], Awaitable[R]], request: Q, context: Context) -> R:
-    """Answer with what the handler returns, or with the fault that it raised.
+    # -- who asks --------------------------------------------------------------------------------------------------
 
-    Raises:
-        grpc.aio.AbortError: the call was answered with a fault.
-    """
-    try:
-        return await handle(request)
-    except HandfastFault as fault:
-        await abort(context, fault)
-    except Exception as defect:
+    def _operator(self, context: Context, wish: str, gtrid: str = "") -> Identity | None:
+        """Who asks; None when nobody has to say.
+
+        Raises:
+            HandfastFault: IDENTITY_MISSING or PERMISSION_DENIED.
+        """
+        caller = self._access.whose(context)
+        if caller is not None and not caller.admin:
+            needed, peer = "an admin", context.peer()
+            self._access.deny(caller.name, wish, "PERMISSION_DENIED", peer=peer, gtrid=gtrid[:80], needed=needed)
+        return caller
+
+    def _named(self, context: Context, named_itself: str) -> str:
+        """What the operator is called in the records: by the identity, where there is one."""
+        caller = self._access.whose(context)
+        if caller is None:
+            return named_itself
+        return f"{caller.name} ({named_itself})" if named_itself else caller.name
+
+    async def _answered(self, handle: Callable[[Q], Awaitable[R]], request: Q, context: Context) -> R:
+        """Answer with what the handler returns, or with the fault that it raised.
+
+        Raises:
+            grpc.aio.AbortError: the call was answered with a fault.
+        """
         gtrid = getattr(request, "gtrid", "")
-        logger.exception("Admin failed on a %s of %s", type(request).__name__, gtrid or "-")
-        await abort(context, HandfastFault("INTERNAL", gtrid=gtrid, problem=f"{type(defect).__name__}: {defect}"))
+        try:
+            self._operator(context, f"ask the coordinator's Admin service a {type(request).__name__}", gtrid)
+            return await handle(request)
+        except HandfastFault as fault:
+            await abort(context, fault)
+        except Exception as defect:
+            logger.exception("Admin failed on a %s of %s", type(request).__name__, gtrid or "-")
+            await abort(context, HandfastFault("INTERNAL", gtrid=gtrid, problem=f"{type(defect).__name__}: {defect}"))

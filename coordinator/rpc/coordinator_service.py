@@ -21,7 +21,7 @@ from coordinator.rpc import codec
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
-from handfast.frames import COORDINATOR, Reply, answer_unary, serve_frames
+from handfast.frames import COORDINATOR, Reply, abort, answer_unary, serve_frames
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1.coordinator_pb2_grpc import CoordinatorServicer
 
@@ -58,16 +58,20 @@ class Dispatch:
         """
         self._handlers[type(request)](request, reply)
 
+    def _client(self, named_itself: str) -> str:
+        """Who asks, as far as anybody knows."""
+        return self._requests.checked_client(named_itself)
+
     def _begin(self, request: c.BeginRequest, reply: Reply) -> None:
         if request.block_size:
             reply(self._hand_out(request))
             return
-        running = self._requests.begin(request.timeout_ms, request.client)
+        running = self._requests.begin(request.timeout_ms, self._client(request.client))
         timeout_ms = running.deadline_unix_ms - running.begun_unix_ms
         reply(c.BeginResponse(gtrid=running.gtrid, timeout_ms=timeout_ms))
 
     def _hand_out(self, request: c.BeginRequest) -> c.BeginResponse:
-        block = self._requests.hand_out(request.block_size)
+        block = self._requests.hand_out(request.block_size, self._client(request.client))
         options = self._requests.driver.options
         return c.BeginResponse(
             block=c.GtridBlock(
@@ -95,7 +99,8 @@ class Dispatch:
     def _execute(self, request: c.ExecuteRequest, reply: Reply) -> None:
         at_decision = request.wait == c.WAIT_DECIDED
         on_answer = partial(_answer, reply, codec.execute_response)
-        self._requests.execute(request.gtrid, request.timeout_ms, request.operations, at_decision, on_answer)
+        client = self._client("")
+        self._requests.execute(request.gtrid, request.timeout_ms, request.operations, at_decision, on_answer, client)
 
     def _inquire(self, request: c.InquireRequest, reply: Reply) -> None:
         inquiry = self._requests.inquire(request.gtrid, request.bqual, request.branches)
@@ -138,12 +143,12 @@ class CoordinatorService(CoordinatorServicer):
     """The servicer: every unary method and every stream by the one dispatch.
 
     Args:
-        dispatch: handles the requests.
+        dispatch_for: gives the dispatch for whoever makes a call; asked once for each stream and each unary call.
         stop: when set, streams end as soon as what they owe is written.
     """
 
-    def __init__(self, dispatch: Dispatch, stop: asyncio.Event) -> None:
-        self._dispatch = dispatch
+    def __init__(self, dispatch_for: Callable[[Context], Dispatch], stop: asyncio.Event) -> None:
+        self._dispatch_for = dispatch_for
         self._stop = stop
 
     async def Begin(self, request: c.BeginRequest, context: Context) -> Any:
@@ -171,7 +176,13 @@ class CoordinatorService(CoordinatorServicer):
     async def Connect(  # type: ignore[override]
         self, request_iterator: AsyncIterator[c.CoordinatorConnectRequest], context: Context
     ) -> None:
-        await serve_frames(COORDINATOR, request_iterator, context, self._dispatch, stop=self._stop)
+        await serve_frames(COORDINATOR, request_iterator, context, await self._dispatch(context), stop=self._stop)
 
     async def _unary(self, request: Message, context: Context) -> Any:
-        return await answer_unary(self._dispatch, request, context, service=COORDINATOR.name)
+        return await answer_unary(await self._dispatch(context), request, context, service=COORDINATOR.name)
+
+    async def _dispatch(self, context: Context) -> Dispatch:
+        try:
+            return self._dispatch_for(context)
+        except HandfastFault as fault:
+            await abort(context, fault)

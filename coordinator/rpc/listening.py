@@ -11,6 +11,9 @@ import grpc
 import grpc.aio
 
 from coordinator.config import CoordinatorConfig, is_loopback, split_address
+from coordinator.rpc.access import Access
+from coordinator.rpc.trail import Trail
+from coordinator.tokens import TokenFile
 from handfast.catalog import HandfastFault
 from handfast.tls import ServerTls, TlsConfig
 
@@ -76,6 +79,25 @@ def participant_tls(config: CoordinatorConfig) -> TlsConfig | None:
         said = f"it and participant_key can't be used: {problem}"
         raise HandfastFault("SETTING_INVALID", setting="participant_cert", problem=said) from problem
     return tls
+
+
+def make_access(config: CoordinatorConfig, trail: Trail) -> Access:
+    """Who is asked for a name, and how names are read.
+
+    Raises:
+        HandfastFault: SETTING_INVALID, the tokens can't be read.
+    """
+    try:
+        tokens = None if config.tokens_file is None else TokenFile(config.tokens_file)
+    except (OSError, ValueError) as problem:
+        raise HandfastFault("SETTING_INVALID", setting="tokens_file", problem=str(problem)) from problem
+    return Access(
+        trail,
+        certificates=config.tls_client_ca is not None,
+        tokens=tokens,
+        admins=config.admins,
+        participant_name=config.certified_name,
+    )
 
 
 def warn_of_plain_text(config: CoordinatorConfig) -> None:

@@ -32,8 +32,10 @@ from coordinator.log.store import LogBroken, LogRefused, LogStore
 from coordinator.protocol import events as e
 from coordinator.protocol.states import Cause, TransactionState
 from coordinator.rpc.admin_service import AdminService
-from coordinator.rpc.coordinator_service import CoordinatorService, Dispatch
-from coordinator.rpc.listening import listen, participant_tls, warn_of_plain_text
+from coordinator.rpc.coordinator_service import CoordinatorService
+from coordinator.rpc.guarded import dispatch_for
+from coordinator.rpc.listening import listen, make_access, participant_tls, warn_of_plain_text
+from coordinator.rpc.trail import Trail
 from coordinator.runtime.clock import Clock, SystemClock
 from coordinator.runtime.directory import STATIC_INSTANCE, Directory
 from coordinator.runtime.driver import Driver
@@ -81,6 +83,7 @@ class CoordinatorServer:
         clock: where time comes from.
         entropy: where chance comes from.
         failpoints: planned crashes, for tests.
+        trail: the audit trail; None keeps it in memory alone.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class CoordinatorServer:
         clock: Clock | None = None,
         entropy: Entropy | None = None,
         failpoints: Failpoints | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self.config = config
         self.address = config.address
@@ -98,6 +102,7 @@ class CoordinatorServer:
         self._clock = clock or SystemClock()
         self._entropy = entropy or SystemEntropy()
         self._failpoints = failpoints or Failpoints()
+        self.trail = trail or Trail(self._clock)
         self._log = make_log(on_log_broken)
         self._end_streams = asyncio.Event()
         self._health = HealthServicer()
@@ -151,10 +156,12 @@ class CoordinatorServer:
 
     async def _add_services(self) -> None:
         server, requests, links = self._server, self.requests, self.links
-        coordinator = CoordinatorService(Dispatch(requests), self._end_streams)
+        access = make_access(self.config, self.trail)
+        coordinator = CoordinatorService(dispatch_for(requests, access), self._end_streams)
         in_doubt = InDoubtReport(requests, links, self.config.sweep_interval_s)
         resolution = Resolution(requests, links)
-        admin = AdminService(requests, links, self.recovery, resolution, in_doubt, self._end_streams)
+        stop, trail = self._end_streams, self.trail
+        admin = AdminService(requests, links, self.recovery, resolution, in_doubt, stop, access, trail)
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server(coordinator, server)
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -274,8 +281,10 @@ async def serve(config: CoordinatorConfig) -> int:
     """
     failpoints = Failpoints.from_environment()
     clock = SystemClock()
-    make_log = _log_maker(config, clock, failpoints)
-    server = CoordinatorServer(config, make_log, _exit_log_broken, clock, failpoints=failpoints)
+    trail = Trail(clock, config.trail_file)
+    server = CoordinatorServer(
+        config, _log_maker(config, clock, failpoints), _exit_log_broken, clock, None, failpoints, trail
+    )
     told_to_stop = asyncio.Event()
     with _signals(told_to_stop):
         await server.start()

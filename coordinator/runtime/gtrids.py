@@ -25,11 +25,13 @@ class Block:
         prefix: the names' common part.
         claimed: one byte per number, 1 when it was claimed.
         expires_s: from then on, by the clock's ``now_s``, none can be claimed.
+        client: to whom it was handed out; empty when nobody said.
     """
 
     prefix: str
     claimed: bytearray
     expires_s: float
+    client: str = ""
 
 
 class Gtrids:
@@ -53,14 +55,14 @@ class Gtrids:
         self._own: Block | None = None
         self._own_next = 0
 
-    def hand_out(self, count: int) -> Block:
-        """Make a block of ``count`` names; no two blocks share a prefix."""
+    def hand_out(self, count: int, client: str = "") -> Block:
+        """Make a block of ``count`` names for a client; no two blocks share a prefix."""
         self._drop_expired()
         # The time doubles as the block's number: two blocks in one millisecond, or a clock that jumps back, must not
         # repeat it.
         self._last_time_ms = max(self._clock.unix_ms(), self._last_time_ms + 1)
         prefix = Gtrid(self.coordinator_id, self.epoch, self._last_time_ms, 0).prefix()
-        block = Block(prefix, bytearray(count), self._clock.now_s() + self._lifetime_s)
+        block = Block(prefix, bytearray(count), self._clock.now_s() + self._lifetime_s, client)
         self._blocks[prefix] = block
         return block
 
@@ -83,6 +85,11 @@ class Gtrids:
         block, index = found
         block.claimed[index] = 1
         return True
+
+    def client_of(self, gtrid: str) -> str:
+        """To whom the name was handed out; empty when nobody said, or when its block is past its life."""
+        block = self._blocks.get(gtrid[: gtrid.rfind("-") + 1])
+        return block.client if block is not None else ""
 
     def is_claimable(self, gtrid: str) -> bool:
         """Whether ``claim`` would succeed."""

@@ -75,21 +75,20 @@ class Requests:
             client: who begins it.
 
         Raises:
-            HandfastFault: COORDINATOR_STOPPING, TRANSACTIONS_TOO_MANY or FIELD_INVALID.
+            HandfastFault: COORDINATOR_STOPPING or TRANSACTIONS_TOO_MANY.
         """
         self._check_room()
-        self._check_text("client", client, 64)
         return self.driver.begin(self.gtrids.next(), self.timeout_s(timeout_ms), client)
 
-    def hand_out(self, block_size: int) -> Block:
-        """Hand out a block of names.
+    def hand_out(self, block_size: int, client: str = "") -> Block:
+        """Hand out a block of names; the transactions that get them are the client's.
 
         Raises:
             HandfastFault: COORDINATOR_STOPPING.
         """
         if self.stopping:
             raise HandfastFault("COORDINATOR_STOPPING")
-        return self.gtrids.hand_out(min(block_size, self.driver.options.block_size_max))
+        return self.gtrids.hand_out(min(block_size, self.driver.options.block_size_max), client)
 
     def enlist(self, gtrid: str, resource: str, instance: str, timeout_ms: int) -> str:
         """Add a branch; the first that the coordinator hears of a drawn name begins its transaction.
@@ -166,7 +165,13 @@ class Requests:
         self.driver.wait_for(running, judge)
 
     def execute(
-        self, gtrid: str, timeout_ms: int, operations: Sequence[Operation], at_decision: bool, on_answer: OnAnswer
+        self,
+        gtrid: str,
+        timeout_ms: int,
+        operations: Sequence[Operation],
+        at_decision: bool,
+        on_answer: OnAnswer,
+        client: str = "",
     ) -> None:
         """Run a whole transaction whose operations travel inside Prepare.
 
@@ -176,6 +181,7 @@ class Requests:
             operations: the work; those on one resource make one branch.
             at_decision: as in ``commit``.
             on_answer: told the transaction.
+            client: who asks, when the name was not drawn from a block.
 
         Raises:
             HandfastFault: what is wrong with the request; then nothing was begun.
@@ -191,13 +197,16 @@ class Requests:
                 return
             self._check_room()
             self.gtrids.claim(gtrid)
-            known = self._begin_one_shot(gtrid or self.gtrids.next(), self.timeout_s(timeout_ms), operations, bquals)
+            owner = self.gtrids.client_of(gtrid) if gtrid else client
+            known = self._begin_one_shot(
+                gtrid or self.gtrids.next(), self.timeout_s(timeout_ms), operations, bquals, owner
+            )
         self.driver.wait_for(known, on_answer, at_decision)
 
     def _begin_one_shot(
-        self, gtrid: str, timeout_s: float, operations: Sequence[Operation], bquals: Sequence[str]
+        self, gtrid: str, timeout_s: float, operations: Sequence[Operation], bquals: Sequence[str], client: str = ""
     ) -> Running:
-        running = self.driver.begin(gtrid, timeout_s)
+        running = self.driver.begin(gtrid, timeout_s, client)
         running.one_shot = True
         places = []
         for operation, bqual in zip(operations, bquals, strict=True):
@@ -274,6 +283,31 @@ class Requests:
         """
         return self._known(gtrid)
 
+    def client_of(self, gtrid: str) -> str:
+        """Who began a transaction, or drew its name; empty when that is not on record.
+
+        Raises:
+            HandfastFault: GTRID_MALFORMED or TRANSACTION_FOREIGN.
+        """
+        running = self.driver.find(gtrid)
+        if running is not None:
+            return running.client
+        self._check_gtrid(gtrid)
+        drawn_by = self.gtrids.client_of(gtrid)
+        if drawn_by:
+            return drawn_by
+        logged = self.driver.log.lookup(gtrid)
+        return logged.decision.client if logged is not None else ""
+
+    def checked_client(self, client: str) -> str:
+        """The name that a client gives itself.
+
+        Raises:
+            HandfastFault: FIELD_INVALID.
+        """
+        self._check_text("client", client, 64)
+        return client
+
     def _known(self, gtrid: str) -> Running | None:
         running = self.driver.find(gtrid)
         if running is not None:
@@ -295,7 +329,7 @@ class Requests:
         if self.gtrids.is_claimable(gtrid):
             self._check_room()
             self.gtrids.claim(gtrid)
-            return self.driver.begin(gtrid, self.timeout_s(timeout_ms))
+            return self.driver.begin(gtrid, self.timeout_s(timeout_ms), self.gtrids.client_of(gtrid))
         return None
 
     def _standing_of(self, running: Running, bqual: str) -> Standing:

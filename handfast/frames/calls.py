@@ -42,6 +42,8 @@ from handfast.frames.failure import (
 from handfast.frames.gathering import gathered
 from handfast.frames.service import FramedService, Method
 
+Metadata = tuple[tuple[str, str], ...]
+
 OnReply = Callable[[Message | CallFailed], None]
 """Told the answer, exactly once, on the loop's thread."""
 
@@ -87,6 +89,7 @@ class CallStream:
         peer: the peer's name for messages and logs, for example its address.
         connect_timeout_s: how long a connection attempt may take, in seconds.
         on_disconnect: told that an open stream has ended, before its calls are failed.
+        metadata: gives what goes along with each stream and each unary call.
     """
 
     last_error: str = ""
@@ -100,6 +103,7 @@ class CallStream:
         peer: str = "",
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         on_disconnect: Callable[[], None] | None = None,
+        metadata: Callable[[], Metadata] = tuple,
     ) -> None:
         self._channel = channel
         self._service = service
@@ -107,6 +111,7 @@ class CallStream:
         self._peer = peer or service.name
         self._connect_timeout_s = connect_timeout_s
         self._on_disconnect = on_disconnect
+        self._metadata = metadata
         self._next_id = 1
         self._outstanding: dict[int, _Call] = {}
         self._queue: deque[_Call] = deque()
@@ -301,7 +306,7 @@ class CallStream:
             request_serializer=_serialize,
             response_deserializer=self._service.parse_reply_frame,
         )
-        return connect(None)  # no iterator: frames are written as they gather
+        return connect(None, metadata=self._metadata() or None)  # no iterator: frames are written as they gather
 
     async def _write(self, stream: grpc.aio.StreamStreamCall[Any, Any]) -> None:
         try:
@@ -378,7 +383,7 @@ class CallStream:
         try:
             await self._reach()
             call.written = True
-            reply = await method(call.request)
+            reply = await method(call.request, metadata=self._metadata() or None)
         except _NoWay as failure:
             reply = unreachable(self._peer, str(failure))
         except grpc.aio.AioRpcError as problem:
