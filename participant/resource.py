@@ -85,10 +85,13 @@ class Found:
     Args:
         stand: where it stands.
         evidence: what proves it.
+        lost: with UNPROVED, the resource certainly does not hold what the branch did: it was restored to a point before
+            the branch, or is another one.
     """
 
     stand: Stand
     evidence: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

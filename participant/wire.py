@@ -92,7 +92,9 @@ def finding(found: Finding, resource: str) -> p.Finding:
 
 def branch_end(xid: Xid, found: Found) -> p.BranchEnd:
     """What became of one branch."""
-    return p.BranchEnd(gtrid=xid.gtrid, bqual=xid.bqual, state=_STANDS[found.stand], evidence=found.evidence)
+    return p.BranchEnd(
+        gtrid=xid.gtrid, bqual=xid.bqual, state=_STANDS[found.stand], evidence=found.evidence, lost=found.lost
+    )
 
 
 def _reason(cause: Cause | None, gtrid: str, bqual: str) -> dict[str, Any]:

@@ -239,6 +239,14 @@ def _judge(claim: Claim, end: p.BranchEnd, found: _Findings) -> None:
             if claim.acknowledged:
                 mend = f"Was the database restored from a backup? The next sweep ends it; look at {claim.gtrid}"
                 found.against.append(_difference(claim, "still prepared", end.evidence, mend))
+        case _ if end.lost and commit and claim.acknowledged:
+            # It voted yes and acknowledged, so its id was on that server's disk: the server that has not come to that
+            # id has lost the commit.
+            mend = (
+                "The database was restored to a point before the commit, or another one is there in its place: compare "
+                "it with the others by the data, and trust no audit of it from then on, for it uses its ids again"
+            )
+            found.against.append(_difference(claim, "lost: it does not hold the commit", end.evidence, mend))
         case _:
             found.unproved += 1
             found.unended_unproved |= not claim.ended

@@ -571,6 +571,7 @@ class BranchEnd(_message.Message):
     BQUAL_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     gtrid: _builtins.str
     """The transaction."""
     bqual: _builtins.str
@@ -579,6 +580,10 @@ class BranchEnd(_message.Message):
     """IN_DOUBT while it is prepared; COMMITTED or ABORTED when that is proved; unspecified when nothing proves it."""
     evidence: _builtins.str
     """What proves it."""
+    lost: _builtins.bool
+    """With an unspecified state: the resource certainly does not hold what the branch did, for it has not come to where
+    the branch's proof is from. It was restored to an earlier point, or is another one.
+    """
     def __init__(
         self,
         *,
@@ -586,10 +591,11 @@ class BranchEnd(_message.Message):
         bqual: _builtins.str = ...,
         state: _types_pb2.BranchState.ValueType = ...,
         evidence: _builtins.str = ...,
+        lost: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bqual", b"bqual", "evidence", b"evidence", "gtrid", b"gtrid", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bqual", b"bqual", "evidence", b"evidence", "gtrid", b"gtrid", "lost", b"lost", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -208,7 +208,8 @@ async def _stand(connection: Connection, proof: str) -> Found:
     try:
         row: tuple[Any, ...] | None = await (await connection.execute(_STATUS, (xid8,))).fetchone()
     except psycopg.errors.InvalidParameterValue:
-        return Found(Stand.UNPROVED, f"pg_xact_status({xid8}): the server has not come to that id yet; another server?")
+        problem = f"pg_xact_status({xid8}): the server has not come to that id yet; another server, or a restored one?"
+        return Found(Stand.UNPROVED, problem, lost=True)
     status, life = row or (None, "")
     stand, words = _STANDS[status]
     life_then = proof.partition("@")[2]

@@ -181,6 +181,22 @@ async def test_what_acknowledged_once_and_can_not_be_proved_any_more_is_counted_
     assert (response.verdict, response.unproved) == ("atomic", 1)
 
 
+async def test_an_acknowledged_commit_that_its_server_has_not_come_to_is_lost_and_differs(
+    edge: Edge, ledger: Scripted
+) -> None:
+    """The database was restored to an earlier point than the commit."""
+    gtrid = await logged(edge, Decision.COMMIT, Outcome.COMMITTED)
+    await eventually(lambda: (known := edge.log.lookup(gtrid)) is not None and known.end is not None)
+    evidence = "pg_xact_status(9): the server has not come to that id yet"
+    ends = [p.BranchEnd(gtrid=gtrid, bqual="ledger.one", evidence=evidence, lost=True)]
+    ledger.answers[p.InspectRequest] = lambda request: p.InspectResponse(ends=ends)
+    response = await audit(edge)
+    assert (response.verdict, response.unproved) == ("differs", 0)
+    (found,) = response.differences
+    assert (found.gtrid, found.bqual, found.evidence) == (gtrid, "ledger.one", evidence)
+    assert found.resource == "lost: it does not hold the commit"
+
+
 async def test_what_never_acknowledged_and_can_not_be_proved_is_pending(edge: Edge) -> None:
     await logged(edge, Decision.COMMIT)
     response = await audit(edge)

@@ -126,6 +126,16 @@ async def test_ends_of_many_branches_are_told_in_order(resource: PostgresResourc
     await resource.rollback_prepared(*asked[1])
     found = await resource.ends_of([*asked, (database.xid(), "")])
     assert [end.stand for end in found] == [Stand.COMMITTED, Stand.ABORTED, Stand.PREPARED, Stand.UNPROVED]
+    assert not any(end.lost for end in found)
+
+
+async def test_a_branch_from_beyond_what_the_server_has_come_to_is_lost(
+    resource: PostgresResource, database: Database
+) -> None:
+    """So it is after a restore to an earlier point: the branch voted yes, and its id was on this server's disk."""
+    ((current,),) = database.fetch("SELECT pg_current_xact_id()::text")
+    (found,) = await resource.ends_of([(database.xid(), f"pg:{int(current) + 1_000_000}")])
+    assert (found.stand, found.lost) == (Stand.UNPROVED, True)
 
 
 async def test_recover_lists_only_this_coordinator_and_resource(resource: PostgresResource, database: Database) -> None:
