@@ -22,6 +22,7 @@ from coordinator.cli.reports import (
     audit_command,
     doctor_command,
     indoubt_command,
+    operations_command,
     participants_command,
     status_command,
 )
@@ -48,6 +49,7 @@ app.command(transactions)
 app.command(indoubt_command, name="indoubt")
 app.command(participants_command, name="participants")
 app.command(resolve_command, name="resolve")
+app.command(operations_command, name="operations")
 app.command(audit_command, name="audit")
 app.command(certs)
 app.command(demo_command, name="demo")

@@ -7,12 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from coordinator.cli.admin import DEFAULT_TARGET, Target, connect
+from coordinator.cli.admin import DEFAULT_TARGET, Switch, Target, connect
 from coordinator.cli.exit_codes import Exit
 from coordinator.cli.output import answer
 from coordinator.cli.show_audit import ATOMIC, audit, verdict
 from coordinator.cli.show_doctor import doctor, failed
 from coordinator.cli.show_indoubt import indoubt
+from coordinator.cli.show_operations import operations
 from coordinator.cli.show_status import participants, status
 from handfast.clock import unix_ms
 from handfast.v1 import admin_pb2
@@ -51,6 +52,21 @@ async def doctor_command(*, target: Target = DEFAULT_TARGET) -> int:
         response = await admin.ask(admin.calls.Diagnose, admin_pb2.DiagnoseRequest())
     answer(response, as_json=target.json, render=lambda: doctor(response))
     return Exit.FINDING if failed(response.findings) else Exit.OK
+
+
+async def operations_command(
+    *,
+    refused: Annotated[bool, Switch(help="Only what was refused.")] = False,
+    gtrid: Annotated[str, Parameter(help="Only about this transaction.", show_default=False)] = "",
+    limit: Annotated[int, Parameter(help="How many at most.")] = 100,
+    target: Target = DEFAULT_TARGET,
+) -> int:
+    """List what operators did and who was refused what, the newest first: who, when, what, why, before and after."""
+    async with connect(target) as admin:
+        request = admin_pb2.ListOperationsRequest(refused_only=refused, gtrid=gtrid, limit=limit)
+        response = await admin.ask(admin.calls.ListOperations, request)
+    answer(response, as_json=target.json, render=lambda: operations(response))
+    return Exit.OK
 
 
 async def audit_command(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ from handfast.xid import is_gtrid
 logger = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S = 3.0
+LISTED_DEFAULT = 100
 
 Context = grpc.aio.ServicerContext[Any, Any]
 R = TypeVar("R", bound=Message)
@@ -228,6 +230,13 @@ class AdminService(AdminServicer):
 
     async def _diagnose(self, request: a.DiagnoseRequest) -> a.DiagnoseResponse:
         return a.DiagnoseResponse(findings=await self._diagnosis.run())
+
+    async def ListOperations(self, request: a.ListOperationsRequest, context: Context) -> a.ListOperationsResponse:
+        return await self._answered(self._list_operations, request, context)
+
+    async def _list_operations(self, request: a.ListOperationsRequest) -> a.ListOperationsResponse:
+        found = self._trail.entries(request.limit or LISTED_DEFAULT, request.gtrid, refused_only=request.refused_only)
+        return a.ListOperationsResponse(operations=[a.OperatorAction(**asdict(entry)) for entry in found])
 
     def _state_of(self, gtrid: str) -> str:
         """Where a transaction stands, in a word, for the trail."""

@@ -15,6 +15,7 @@ import logging
 import os
 from collections import deque
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -95,9 +96,20 @@ class Trail:
         self._kept: deque[TrailEntry] = deque(_read(path) if path else (), maxlen=KEPT_MAX)
         self._refused: dict[tuple[str, str], _Window] = {}
 
-    def entries(self, limit: int) -> list[TrailEntry]:
-        """The newest entries, the newest first."""
-        return list(self._kept)[: -limit - 1 : -1]
+    def entries(self, limit: int, gtrid: str = "", *, refused_only: bool = False) -> list[TrailEntry]:
+        """The newest entries, the newest first.
+
+        Args:
+            limit: how many at most.
+            gtrid: only about this transaction; empty means all.
+            refused_only: only what was refused.
+        """
+        fitting = (
+            entry
+            for entry in reversed(self._kept)
+            if (not gtrid or entry.gtrid == gtrid) and (entry.error or not refused_only)
+        )
+        return list(islice(fitting, limit))
 
     def did(
         self, who: str, action: str, *, peer: str, gtrid: str, reason: str, before: str, after: str, error: str = ""

@@ -677,6 +677,120 @@ class ResolveResponse(_message.Message):
 Global___ResolveResponse: _TypeAlias = ResolveResponse  # noqa: Y015
 
 @_typing.final
+class ListOperationsRequest(_message.Message):
+    """Asks for the audit trail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSED_ONLY_FIELD_NUMBER: _builtins.int
+    GTRID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    refused_only: _builtins.bool
+    """Only what was refused."""
+    gtrid: _builtins.str
+    """Only about this transaction; empty means all."""
+    limit: _builtins.int
+    """How many at most; 0 means 100."""
+    def __init__(
+        self,
+        *,
+        refused_only: _builtins.bool = ...,
+        gtrid: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gtrid", b"gtrid", "limit", b"limit", "refused_only", b"refused_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperationsRequest: _TypeAlias = ListOperationsRequest  # noqa: Y015
+
+@_typing.final
+class OperatorAction(_message.Message):
+    """Something that an operator did, or that somebody was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIX_MS_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    GTRID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    unix_ms: _builtins.int
+    """When, in milliseconds since 1970."""
+    who: _builtins.str
+    """Who: the identity, and in parentheses what they call themselves; the latter alone where nobody has to say who they
+    are.
+    """
+    peer: _builtins.str
+    """Where from, as gRPC names a peer."""
+    action: _builtins.str
+    """What, for example `resolve --commit`."""
+    gtrid: _builtins.str
+    """The transaction concerned; empty when none."""
+    reason: _builtins.str
+    """Why, in the operator's words."""
+    before: _builtins.str
+    """Where the transaction stood before."""
+    after: _builtins.str
+    """Where it stood afterwards."""
+    error: _builtins.str
+    """The code of the refusal; empty when it was done."""
+    left_out: _builtins.int
+    """How many refusals of the same caller were left out before this one, because there were too many."""
+    def __init__(
+        self,
+        *,
+        unix_ms: _builtins.int = ...,
+        who: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        action: _builtins.str = ...,
+        gtrid: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        error: _builtins.str = ...,
+        left_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "before", b"before", "error", b"error", "gtrid", b"gtrid", "left_out", b"left_out", "peer", b"peer", "reason", b"reason", "unix_ms", b"unix_ms", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorAction: _TypeAlias = OperatorAction  # noqa: Y015
+
+@_typing.final
+class ListOperationsResponse(_message.Message):
+    """The audit trail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatorAction]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        operations: _abc.Iterable[Global___OperatorAction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperationsResponse: _TypeAlias = ListOperationsResponse  # noqa: Y015
+
+@_typing.final
 class AuditRequest(_message.Message):
     """Asks for the audit."""
 

@@ -80,6 +80,11 @@ class AdminStub:
                 request_serializer=handfast_dot_v1_dot_admin__pb2.DiagnoseRequest.SerializeToString,
                 response_deserializer=handfast_dot_v1_dot_admin__pb2.DiagnoseResponse.FromString,
                 _registered_method=True)
+        self.ListOperations = channel.unary_unary(
+                '/handfast.v1.Admin/ListOperations',
+                request_serializer=handfast_dot_v1_dot_admin__pb2.ListOperationsRequest.SerializeToString,
+                response_deserializer=handfast_dot_v1_dot_admin__pb2.ListOperationsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -149,6 +154,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOperations(self, request, context):
+        """ListOperations lists what operators did, and who was refused what.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +208,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Diagnose,
                     request_deserializer=handfast_dot_v1_dot_admin__pb2.DiagnoseRequest.FromString,
                     response_serializer=handfast_dot_v1_dot_admin__pb2.DiagnoseResponse.SerializeToString,
+            ),
+            'ListOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperations,
+                    request_deserializer=handfast_dot_v1_dot_admin__pb2.ListOperationsRequest.FromString,
+                    response_serializer=handfast_dot_v1_dot_admin__pb2.ListOperationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +459,33 @@ class Admin:
             '/handfast.v1.Admin/Diagnose',
             handfast_dot_v1_dot_admin__pb2.DiagnoseRequest.SerializeToString,
             handfast_dot_v1_dot_admin__pb2.DiagnoseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/handfast.v1.Admin/ListOperations',
+            handfast_dot_v1_dot_admin__pb2.ListOperationsRequest.SerializeToString,
+            handfast_dot_v1_dot_admin__pb2.ListOperationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,8 @@ class AdminStub:
     """Audit compares the log with every participant."""
     Diagnose: _aio.UnaryUnaryMultiCallable[_admin_pb2.DiagnoseRequest, _admin_pb2.DiagnoseResponse]
     """Diagnose checks the log, the clock, each participant and each resource."""
+    ListOperations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListOperationsRequest, _admin_pb2.ListOperationsResponse]
+    """ListOperations lists what operators did, and who was refused what."""
 
 class AdminServicer:
     """Admin shows and mends."""
@@ -99,5 +101,12 @@ class AdminServicer:
         context: _aio.ServicerContext[_admin_pb2.DiagnoseRequest, _abc.Awaitable[_admin_pb2.DiagnoseResponse]],
     ) -> _abc.Awaitable[_admin_pb2.DiagnoseResponse]:
         """Diagnose checks the log, the clock, each participant and each resource."""
+
+    def ListOperations(
+        self,
+        request: _admin_pb2.ListOperationsRequest,
+        context: _aio.ServicerContext[_admin_pb2.ListOperationsRequest, _abc.Awaitable[_admin_pb2.ListOperationsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ListOperationsResponse]:
+        """ListOperations lists what operators did, and who was refused what."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _aio.Server) -> None: ...

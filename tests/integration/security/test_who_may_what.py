@@ -253,6 +253,7 @@ ADMIN_CALLS = {
     "Resolve": a.ResolveRequest(gtrid="k3v9q2xw-1-1-1", action=a.RESOLVE_ACTION_COMMIT, heuristic=True),
     "Audit": a.AuditRequest(),
     "Diagnose": a.DiagnoseRequest(),
+    "ListOperations": a.ListOperationsRequest(),
 }
 
 
@@ -308,6 +309,10 @@ async def test_an_intervention_stands_in_the_trail_with_who_why_before_and_after
         assert done.who == "spiffe://handfast/admin/alice (root@host)"
         assert (done.reason, done.before, done.after) == ("it hangs", "active", "aborted")
         assert (refused.action, refused.error) == ("resolve --commit", "RESOLUTION_IMPOSSIBLE")
+        listed = (await edge.admin.ListOperations(a.ListOperationsRequest(gtrid=gtrid))).operations
+        assert [(one.action, one.error) for one in listed] == [(one.action, one.error) for one in (refused, done)]
+        only_refused = await edge.admin.ListOperations(a.ListOperationsRequest(refused_only=True, limit=5))
+        assert [one.error for one in only_refused.operations] == ["RESOLUTION_IMPOSSIBLE"]
         (logged,) = edge.log.resolutions(gtrid)
         assert logged.operator == "spiffe://handfast/admin/alice (root@host)"
 

@@ -75,6 +75,9 @@ class FakeAdmin(admin_pb2_grpc.AdminServicer):
     async def Diagnose(self, request: admin_pb2.DiagnoseRequest, context: Any) -> Any:
         return await self._answer("Diagnose", request, context)
 
+    async def ListOperations(self, request: admin_pb2.ListOperationsRequest, context: Any) -> Any:
+        return await self._answer("ListOperations", request, context)
+
 
 @asynccontextmanager
 async def serving(admin: FakeAdmin) -> AsyncIterator[FakeAdmin]:

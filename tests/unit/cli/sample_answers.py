@@ -168,6 +168,7 @@ def answers(now_ms: int = NOW_MS) -> dict[str, Message]:
         "ListParticipants": _participants(now_ms),
         "Resolve": admin_pb2.ResolveResponse(transaction=committing(now_ms), done="Commit was sent to ledger again."),
         "Audit": _differing(),
+        "ListOperations": _operations(),
         "Diagnose": _diagnosis(),
     }
 
@@ -197,6 +198,29 @@ def _in_doubt(now_ms: int) -> admin_pb2.ListInDoubtResponse:
         ],
         unreachable=[UNREACHABLE],
     )
+
+
+def _operations() -> admin_pb2.ListOperationsResponse:
+    refused = admin_pb2.OperatorAction(
+        unix_ms=1_700_000_001_000,
+        who="spiffe://handfast/client/billing",
+        peer="ipv4:10.0.0.7:40112",
+        action="commit another's transaction",
+        gtrid=GTRID,
+        error="PERMISSION_DENIED",
+        left_out=990,
+    )
+    done = admin_pb2.OperatorAction(
+        unix_ms=1_700_000_000_000,
+        who="spiffe://handfast/admin/alice (alice@desk)",
+        peer="ipv4:10.0.0.9:51822",
+        action="resolve --rollback",
+        gtrid=GTRID,
+        reason="ledger is gone for good",
+        before="active",
+        after="aborted",
+    )
+    return admin_pb2.ListOperationsResponse(operations=[refused, done])
 
 
 def _participants(now_ms: int) -> admin_pb2.ListParticipantsResponse:

@@ -17,7 +17,16 @@ from tests.unit.cli.conftest import RunCommand
 from tests.unit.cli.fake_admin import FakeAdmin
 from tests.unit.cli.sample_answers import GTRID
 
-ASKING = ("status", "doctor", "indoubt", "participants", "audit", "transactions list", "transactions watch")
+ASKING = (
+    "status",
+    "doctor",
+    "indoubt",
+    "participants",
+    "operations",
+    "audit",
+    "transactions list",
+    "transactions watch",
+)
 
 
 @pytest.fixture

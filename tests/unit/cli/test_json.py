@@ -21,6 +21,7 @@ REPORTS = (
     "doctor",
     "indoubt",
     "participants",
+    "operations",
     "audit",
     "transactions list",
     f"transactions show {GTRID}",

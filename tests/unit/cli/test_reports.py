@@ -188,3 +188,31 @@ async def test_audit_asks_for_the_last_hours_only(
     monkeypatch.setattr("coordinator.cli.reports.unix_ms", lambda: 10_000_000)
     await handfast("audit", "--since-h", "1.5")
     assert admin.asked == [admin_pb2.AuditRequest(since_unix_ms=10_000_000 - 5_400_000)]
+
+
+# -- operations ----------------------------------------------------------------------------------------------------
+
+
+async def test_operations_tell_who_when_what_why_before_and_after(handfast: RunCommand) -> None:
+    out = squeezed((await handfast("operations")).out)
+    assert f"2023-11-14 22:13:20.000 UTC done resolve --rollback {GTRID}" in out
+    assert "by spiffe://handfast/admin/alice (alice@desk) from ipv4:10.0.0.9:51822" in out
+    assert "because ledger is gone for good" in out
+    assert "active → aborted" in out
+
+
+async def test_operations_tell_who_was_refused_and_how_often(handfast: RunCommand) -> None:
+    out = squeezed((await handfast("operations")).out)
+    assert f"REFUSED commit another's transaction {GTRID} by spiffe://handfast/client/billing" in out
+    assert "PERMISSION_DENIED" in out
+    assert "990 more refusals of the same caller before it, left out" in out
+
+
+async def test_operations_can_be_narrowed(handfast: RunCommand, admin: FakeAdmin) -> None:
+    await handfast("operations", "--refused", "--gtrid", GTRID, "--limit", "7")
+    assert admin.asked == [admin_pb2.ListOperationsRequest(refused_only=True, gtrid=GTRID, limit=7)]
+
+
+async def test_no_operations_is_said_in_words(handfast: RunCommand, admin: FakeAdmin) -> None:
+    admin.answers["ListOperations"] = admin_pb2.ListOperationsResponse()
+    assert "No operator has done anything, and nobody was refused." in (await handfast("operations")).out
