@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from json.encoder import encode_basestring_ascii as quoted
 
 from coordinator.log.records import (
     DecisionRecord,
@@ -39,6 +40,9 @@ StoredRow = tuple[str, str, int, int, str, str, int, str | None, int | None, str
 """A decision row, then outcome, ended_unix_ms, evidence, end_crc: all None while it has not ended."""
 
 
+_SPELLED: dict[Decision | Outcome, str] = {one: one.value for kind in (Decision, Outcome) for one in kind}
+
+
 class DamagedRow(Exception):
     """A row is not what was written.
 
@@ -58,8 +62,10 @@ def decision_row(record: DecisionRecord) -> DecisionRow:
     Raises:
         UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
     """
-    branches = json.dumps([text for branch in record.branches for text in (branch.bqual, branch.proof)])
-    decision = record.decision.value
+    # What json.dumps would write, in a fifth of its time.
+    texts = [quoted(text) for branch in record.branches for text in (branch.bqual, branch.proof)]
+    branches = f"[{', '.join(texts)}]"
+    decision = _SPELLED[record.decision]
     decided, begun, client = record.decided_unix_ms, record.begun_unix_ms, record.client
     crc = _decision_crc(record.gtrid, decision, decided, begun, client, branches)
     return record.gtrid, decision, decided, begun, client, branches, crc
@@ -71,7 +77,7 @@ def end_row(record: EndRecord) -> EndRow:
     Raises:
         UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
     """
-    outcome = record.outcome.value
+    outcome = _SPELLED[record.outcome]
     crc = _end_crc(record.gtrid, outcome, record.ended_unix_ms, record.evidence)
     return outcome, record.ended_unix_ms, record.evidence, crc, record.gtrid
 

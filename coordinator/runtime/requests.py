@@ -225,18 +225,18 @@ class Requests:
             raise HandfastFault("OPERATIONS_MISSING")
         limit = self.driver.options.payload_bytes_max
         chosen: dict[str, str] = {}
+        placed: list[str] = []
         for operation in operations:
-            if len(operation.payload) > limit:
-                size = len(operation.payload)
+            size, resource = len(operation.payload), operation.resource
+            if size > limit:
                 raise HandfastFault("PAYLOAD_TOO_LARGE", operation=operation.name, size=size, limit=limit)
-            if operation.resource not in chosen:
-                self._bqual(operation.resource, "any")
-                chosen[operation.resource] = make_bqual(
-                    operation.resource, self.directory.pick(operation.resource).instance
-                )
+            if resource not in chosen:
+                self._bqual(resource, "any")
+                chosen[resource] = make_bqual(resource, self.directory.pick(resource).instance)
+            placed.append(chosen[resource])
         if len(chosen) > self.driver.options.branches_max:
             raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=self.driver.options.branches_max)
-        return [chosen[operation.resource] for operation in operations]
+        return placed
 
     # -- inquire and register --------------------------------------------------------------------------------------
 

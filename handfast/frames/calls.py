@@ -116,6 +116,7 @@ class CallStream:
         self._outstanding: dict[int, _Call] = {}
         self._queue: deque[_Call] = deque()
         self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None  # asking asyncio for it costs a system call
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
         self._life: asyncio.Task[None] | None = None
@@ -232,7 +233,9 @@ class CallStream:
     # -- timeouts --------------------------------------------------------------------------------------------------
 
     def _expect(self, call: _Call, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         call.due_s = loop.time() + timeout_s
         if call.due_s < self._timer_due_s:
             self._look_at(loop, call.due_s)
