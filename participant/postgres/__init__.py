@@ -9,7 +9,7 @@ health.py     the checks of `handfast doctor`
 resource.py   all of it together
 """
 
-from participant.postgres.pools import BranchConnection
 from participant.postgres.resource import PostgresResource
+from participant.postgres.session import BranchConnection
 
 __all__ = ["BranchConnection", "PostgresResource"]

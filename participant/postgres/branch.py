@@ -24,10 +24,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -36,13 +34,14 @@ from handfast.xid import Xid
 from participant.config import ParticipantOptions
 from participant.postgres.errors import prepare_fault, text_of
 from participant.postgres.finish import LIFE, Finisher, make_proof
-from participant.postgres.pools import BranchConnection, Pool
-from participant.resource import Prepared, ReadOnly, Stand
+from participant.postgres.pools import Pool
+from participant.postgres.session import BranchConnection
+from participant.resource import AnswerLost, Prepared, ReadOnly, Stand
 
 _MARK = "handfast.branch"
 _BEGIN = (
-    "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true), "
-    f"set_config('{_MARK}', %s, true)"
+    "BEGIN; SET LOCAL lock_timeout = {lock_ms:d}; SET LOCAL idle_in_transaction_session_timeout = {idle_ms:d}; "
+    f"SET LOCAL {_MARK} = '{{gid}}'"
 )
 _STANDING = f"SELECT pg_current_xact_id_if_assigned()::text, current_setting('{_MARK}', true), {LIFE}"
 
@@ -67,8 +66,7 @@ async def begin(connection: BranchConnection, xid: Xid, time_left_s: float, opti
     lock_ms = max(1, round(1000 * min(options.lock_timeout_s, time_left_s)))
     idle_ms = max(1, round(1000 * (time_left_s + options.idle_margin_s)))
     connection.row_factory = tuple_row  # the branch before may have chosen another
-    async with connection.pipeline():
-        await connection.execute(_BEGIN, (str(lock_ms), str(idle_ms), xid.gid()))
+    await connection.command(_BEGIN.format(lock_ms=lock_ms, idle_ms=idle_ms, gid=xid.gid()))
 
 
 class PostgresBranch:
@@ -111,14 +109,12 @@ class PostgresBranch:
         if status is not TransactionStatus.INTRANS:
             raise self._unsound(status)
         try:
-            cursor = self._connection.cursor(row_factory=tuple_row)
-            row: tuple[Any, ...] | None = await (await cursor.execute(_STANDING)).fetchone()
+            xid8, mark, life = (await self._connection.command(_STANDING)).row
         except psycopg.Error as problem:
             raise prepare_fault(problem, self._xid, self._resource) from problem
-        xid8, mark, self._life = row or (None, None, "")
         if mark != self._xid.gid():
             raise self._unsound(TransactionStatus.IDLE)
-        self._xid8 = xid8 or ""
+        self._xid8, self._life = xid8 or "", life or ""
 
     async def prepare(self) -> Prepared | ReadOnly:
         """See OpenBranch."""
@@ -128,8 +124,7 @@ class PostgresBranch:
             await self._commit_read_only()
             return ReadOnly()
         proof = make_proof(xid8)
-        command = sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(self._xid.gid()))
-        found = await self._end(command, "PREPARE TRANSACTION", proof)
+        found = await self._end(f"PREPARE TRANSACTION '{self._xid.gid()}'", "PREPARE TRANSACTION", proof)
         if found in {None, Stand.PREPARED}:
             return Prepared(proof)
         raise self._not_done(found)
@@ -142,9 +137,14 @@ class PostgresBranch:
             await self._commit_read_only()
             return ""
         proof = make_proof(xid8, self._life)
-        found = await self._end(sql.SQL("COMMIT"), "COMMIT", proof)
+        found = await self._end("COMMIT", "COMMIT", proof)
         if found in {None, Stand.COMMITTED}:
             return proof
+        if found is Stand.UNPROVED:
+            # Committed perhaps, right before the server crashed: with its life its word on ids is gone.
+            raise AnswerLost(
+                proof, "the connection broke at COMMIT, and Postgres can't prove any more what became of it"
+            )
         raise self._not_done(found)
 
     async def rollback(self) -> None:
@@ -204,15 +204,16 @@ class PostgresBranch:
     async def _commit_read_only(self) -> None:
         """End a branch that changed nothing. COMMIT, for serializable reads are valid only when it succeeds."""
         try:
-            tag = (await self._connection.execute("COMMIT")).statusmessage
+            tag = (await self._connection.command("COMMIT")).tag
         except psycopg.Error as problem:
             await self._roll_back()
             raise prepare_fault(problem, self._xid, self._resource) from problem
-        await self._pool.give(self._connection)
         if tag != "COMMIT":
+            await self._pool.drop(self._connection)
             raise self._fault("PREPARE_FAILED", f"Postgres answered {tag}")
+        await self._pool.give(self._connection)
 
-    async def _end(self, command: sql.SQL | sql.Composed, tag_wanted: str, proof: str) -> Stand | None:
+    async def _end(self, command: str, tag_wanted: str, proof: str) -> Stand | None:
         """Send what ends the branch's session.
 
         Returns:
@@ -223,7 +224,7 @@ class PostgresBranch:
             AnswerLost: nobody can tell.
         """
         try:
-            tag = (await self._connection.execute(command)).statusmessage
+            tag = (await self._connection.command(command)).tag
         except psycopg.Error as problem:
             if self._connection.closed or self._connection.broken:
                 await self._pool.drop(self._connection)
@@ -236,9 +237,11 @@ class PostgresBranch:
             if not isinstance(problem, Exception):
                 raise
             return (await self._finisher.settle_lost(self._xid, proof, problem)).stand
-        await self._pool.give(self._connection)
         if tag != tag_wanted:
+            # It is rolled back, of which psycopg's cache of prepared statements has not heard.
+            await self._pool.drop(self._connection)
             raise self._fault("PREPARE_FAILED", f"the transaction had failed, so that Postgres answered {tag}")
+        await self._pool.give(self._connection)
         return None
 
     def _not_done(self, stand: Stand | None) -> HandfastFault:

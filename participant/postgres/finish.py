@@ -8,7 +8,7 @@ than any coordinator retries; a server restored from a backup may forget at once
 
 One trap: a server that crashes forgets the ids it gave to transactions of which nothing had reached the disk, and gives
 them out again. A branch that voted YES is on the disk, so its id is its own forever. A one-phase COMMIT may not be, so
-its proof also carries the server's *life* (since when it counts its write-ahead log: a crash starts that anew), and
+its proof also carries the server's *life* (since when it counts what its writer does: a crash starts that anew), and
 "committed" proves nothing when the life has changed. "aborted" still does: had the COMMIT been durable, the id would
 not have been given out again.
 
@@ -20,23 +20,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, LiteralString, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import sql
 
 from handfast.catalog import HandfastFault
 from handfast.xid import Xid
 from participant.clock import Clock
 from participant.config import ParticipantOptions
 from participant.postgres.errors import NO_SUCH_PREPARED, finish_fault, text_of
-from participant.postgres.pools import Connection, Pool, PoolFull
+from participant.postgres.pools import Pool, PoolFull
+from participant.postgres.session import Session
 from participant.protocol import Fate
 from participant.resource import AnswerLost, End, Found, Stand
 
 PROOF_PREFIX = "pg:"
-LIFE = "(SELECT extract(epoch FROM stats_reset)::text FROM pg_stat_wal)"
-"""SQL for the server's life: changes when it crashes, and when somebody resets that counter, which does no harm."""
+LIFE = "extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text"
+"""SQL for the server's life: changes when it crashes, and when somebody resets that counter, which does no harm. Of all
+the counters that a crash starts anew this one's time is the cheapest to ask for: 6 µs, where a view takes 36."""
 _XID8_MAX = 2**64 - 1
 _XID32 = 0xFFFF_FFFF
 
@@ -82,13 +83,13 @@ class Finisher:
         clock: for pauses between looks.
     """
 
-    def __init__(self, pool: Pool[Connection], resource: str, options: ParticipantOptions, clock: Clock) -> None:
+    def __init__(self, pool: Pool[Session], resource: str, options: ParticipantOptions, clock: Clock) -> None:
         self._pool = pool
         self._resource = resource
         self._options = options
         self._clock = clock
 
-    async def run(self, use: Callable[[Connection], Awaitable[Result]]) -> Result:
+    async def run(self, use: Callable[[Session], Awaitable[Result]]) -> Result:
         """Use one of the connections for something that may safely be done twice.
 
         Raises:
@@ -103,17 +104,17 @@ class Finisher:
 
     async def commit_prepared(self, xid: Xid, proof: str) -> End:
         """See ResourceManager."""
-        return await self._finish("COMMIT PREPARED {}", Fate.COMMITTED, xid, proof)
+        return await self._finish("COMMIT PREPARED", Fate.COMMITTED, xid, proof)
 
     async def rollback_prepared(self, xid: Xid, proof: str) -> End:
         """See ResourceManager."""
-        return await self._finish("ROLLBACK PREPARED {}", Fate.ABORTED, xid, proof)
+        return await self._finish("ROLLBACK PREPARED", Fate.ABORTED, xid, proof)
 
     async def ends_of(self, branches: Sequence[tuple[Xid, str]]) -> list[Found]:
         """See ResourceManager."""
         gids = [xid.gid() for xid, _ in branches]
 
-        async def look(connection: Connection) -> list[Found]:
+        async def look(connection: Session) -> list[Found]:
             rows = await (await connection.execute(_LIST, (gids,))).fetchall()
             prepared = {gid for (gid,) in rows}
             return [
@@ -157,12 +158,12 @@ class Finisher:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    async def _finish(self, statement: LiteralString, fate: Fate, xid: Xid, proof: str) -> End:
-        command = sql.SQL(statement).format(sql.Literal(xid.gid()))
+    async def _finish(self, what: str, fate: Fate, xid: Xid, proof: str) -> End:
+        command = f"{what} '{xid.gid()}'"
 
-        async def finish(connection: Connection) -> End | None:
+        async def finish(connection: Session) -> End | None:
             try:
-                await connection.execute(command)
+                await connection.command(command)
             except psycopg.Error as problem:
                 if problem.sqlstate == NO_SUCH_PREPARED:
                     return None
@@ -187,7 +188,7 @@ class Finisher:
         if xid8 is not None:
             await self._ask(lambda connection: connection.execute(_END_SESSION, (str(int(xid8) & _XID32),)))
 
-    async def _ask(self, use: Callable[[Connection], Awaitable[Result]]) -> Result:
+    async def _ask(self, use: Callable[[Session], Awaitable[Result]]) -> Result:
         try:
             return await self.run(use)
         except (psycopg.Error, PoolFull, TimeoutError) as problem:
@@ -201,7 +202,7 @@ _FATES: Mapping[Stand, Fate] = {
 }
 
 
-async def _stand(connection: Connection, proof: str) -> Found:
+async def _stand(connection: Session, proof: str) -> Found:
     xid8 = xid8_of(proof)
     if xid8 is None:
         return Found(Stand.UNPROVED, f"there is no proof to ask by ({proof!r})" if proof else "there is no proof")

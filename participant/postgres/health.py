@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from participant.config import ParticipantOptions
-from participant.postgres.pools import Connection
+from participant.postgres.session import Session
 from participant.resource import Finding, Severity
 
 _FACTS = """
@@ -39,7 +39,7 @@ _CLOCK_MS_MAX = 1_000
 Facts = Mapping[str, Any]
 
 
-async def check(connection: Connection, options: ParticipantOptions, clock_unix_ms: int) -> list[Finding]:
+async def check(connection: Session, options: ParticipantOptions, clock_unix_ms: int) -> list[Finding]:
     """Check a Postgres.
 
     Args:

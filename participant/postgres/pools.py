@@ -18,37 +18,14 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
 
 from participant.config import ParticipantOptions
+from participant.postgres.session import BranchConnection, Session
 
 log = logging.getLogger(__name__)
 
-Connection = psycopg.AsyncConnection[TupleRow]
-ConnectionT = TypeVar("ConnectionT", bound=Connection)
+ConnectionT = TypeVar("ConnectionT", bound=Session)
 Result = TypeVar("Result")
-
-
-class BranchConnection(psycopg.AsyncConnection[TupleRow]):
-    """A connection whose transaction is a branch: only the coordinator commits it or rolls it back."""
-
-    async def commit(self) -> None:
-        """Refuse.
-
-        Raises:
-            psycopg.ProgrammingError: always.
-        """
-        raise psycopg.ProgrammingError("commit() can't be used in a branch: the coordinator decides")
-
-    async def rollback(self) -> None:
-        """Refuse.
-
-        Raises:
-            psycopg.ProgrammingError: always.
-        """
-        raise psycopg.ProgrammingError(
-            "rollback() can't be used in a branch: raise an exception to abort it, or use conn.transaction() for a part"
-        )
 
 
 class PoolFull(Exception):
@@ -172,7 +149,7 @@ def _close_unwanted(attempt: asyncio.Task[ConnectionT]) -> None:
     if (problem := attempt.exception()) is not None:
         log.info("connecting failed, for a caller that had gone: %s", problem)
     else:
-        attempt.result().pgconn.finish()
+        attempt.result().finish()
 
 
 def conninfo(dsn: str, options: ParticipantOptions, name: str) -> str:
@@ -216,16 +193,16 @@ async def connect_branch(info: str, options: ParticipantOptions) -> BranchConnec
     return connection
 
 
-async def connect_finish(info: str) -> Connection:
+async def connect_finish(info: str) -> Session:
     """Connect for phase two: autocommit, for COMMIT PREPARED runs in no transaction.
 
     Raises:
         psycopg.Error: it did not work.
     """
-    return await psycopg.AsyncConnection.connect(info, autocommit=True)
+    return await Session.connect(info, autocommit=True)
 
 
-async def _check_alive(connection: Connection, alive_check_ms: int) -> None:
+async def _check_alive(connection: Session, alive_check_ms: int) -> None:
     try:
         await connection.execute(f"SET client_connection_check_interval = {alive_check_ms:d}")
     except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject) as problem:

@@ -13,7 +13,7 @@ from typing import Any
 
 from handfast.xid import Xid
 from participant.postgres.finish import make_proof
-from participant.postgres.pools import Connection
+from participant.postgres.session import Session
 from participant.resource import Blocked, PreparedBranch
 
 _LIST = """
@@ -51,7 +51,7 @@ Row = tuple[Any, ...]
 
 
 async def list_prepared(
-    connection: Connection, resource: str, coordinator_id: str, *, detail: bool
+    connection: Session, resource: str, coordinator_id: str, *, detail: bool
 ) -> list[PreparedBranch]:
     """See ResourceManager.recover.
 
@@ -92,7 +92,7 @@ def _widened(xid32: int, near_xid8: int) -> str:
     return str(near_xid8 + ahead)
 
 
-async def _locks(connection: Connection, xids: list[str]) -> dict[str, list[str]]:
+async def _locks(connection: Session, xids: list[str]) -> dict[str, list[str]]:
     """The lock tags that each prepared transaction holds."""
     tags: dict[str, list[str]] = {}
     for xid32, tag in await (await connection.execute(_LOCKS, (xids,))).fetchall():
@@ -100,7 +100,7 @@ async def _locks(connection: Connection, xids: list[str]) -> dict[str, list[str]
     return tags
 
 
-async def _waiters(connection: Connection) -> list[Row]:
+async def _waiters(connection: Session) -> list[Row]:
     return await (await connection.execute(_WAITERS)).fetchall()
 
 

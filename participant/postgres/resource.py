@@ -15,15 +15,8 @@ from participant.postgres import branch, health, recover
 from participant.postgres.branch import PostgresBranch
 from participant.postgres.errors import text_of, work_fault
 from participant.postgres.finish import Finisher
-from participant.postgres.pools import (
-    BranchConnection,
-    Connection,
-    Pool,
-    PoolFull,
-    connect_branch,
-    connect_finish,
-    conninfo,
-)
+from participant.postgres.pools import Pool, PoolFull, connect_branch, connect_finish, conninfo
+from participant.postgres.session import BranchConnection, Session
 from participant.resource import End, Finding, Found, PreparedBranch
 
 
@@ -105,7 +98,7 @@ class PostgresResource:
     async def recover(self, resource: str, coordinator_id: str, *, detail: bool) -> list[PreparedBranch]:
         """See ResourceManager."""
 
-        async def look(connection: Connection) -> list[PreparedBranch]:
+        async def look(connection: Session) -> list[PreparedBranch]:
             return await recover.list_prepared(connection, resource, coordinator_id, detail=detail)
 
         try:
@@ -116,7 +109,7 @@ class PostgresResource:
     async def inspect(self) -> list[Finding]:
         """See ResourceManager."""
 
-        async def look(connection: Connection) -> list[Finding]:
+        async def look(connection: Session) -> list[Finding]:
             return await health.check(connection, self._options, self._clock.unix_ms())
 
         try:
@@ -134,5 +127,5 @@ class PostgresResource:
     async def _connect_branch(self) -> BranchConnection:
         return await connect_branch(self._info, self._options)
 
-    async def _connect_finish(self) -> Connection:
+    async def _connect_finish(self) -> Session:
         return await connect_finish(self._info)

@@ -1,0 +1,209 @@
+"""Connections to Postgres that cost little for each statement.
+
+A branch asks Postgres five things and does its work; at psycopg's usual price that is most of what a service spends on
+a transaction. Two things make it cheaper, without a second way to talk to the server:
+
+*Waiting* (``Session.wait``). Psycopg registers the socket with the event loop for each statement, sets a timer beside
+it, and takes both away again. Here the socket stays registered. That binds us to one rule: it is taken out of the loop
+before anybody closes it, for its number may be another socket's the next moment. Libpq closes it itself when the
+connection breaks, which shows in the connection's status before the loop runs again. Whatever is not a plain wait for
+an answer (a full send buffer, a time limit, an interruption) is left to psycopg's own way.
+
+*Commands* (``Session.command``). Statements that are ours, with no parameters and an answer of one row at most, go to
+libpq as one simple query, several of them in one message when they belong together. They need no cursor, no adaption
+of values and no cache of prepared statements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors, generators
+from psycopg.abc import PQGen
+from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq.abc import PGresult
+from psycopg.rows import TupleRow
+from psycopg.waiting import Ready, Wait
+
+Result = TypeVar("Result")
+
+_INTERVAL_S = 0.1
+"""Psycopg's default: how often its own waiting looks up. Ours has no need to."""
+_READ, _READY = int(Wait.R), int(Ready.R)
+_FINE = {int(ExecStatus.COMMAND_OK), int(ExecStatus.TUPLES_OK)}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Postgres answered to a command.
+
+    Args:
+        tag: of its last statement, for example ``PREPARE TRANSACTION``.
+        row: the last statement's first row, as text; empty when it gave none.
+    """
+
+    tag: str
+    row: tuple[str | None, ...] = ()
+
+
+class Session(psycopg.AsyncConnection[TupleRow]):
+    """A psycopg connection whose socket stays registered with the event loop."""
+
+    _reading_fd: int | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _strayed: bool = False
+
+    async def command(self, statements: str) -> Answer:
+        """Run statements of our own in one round trip.
+
+        Args:
+            statements: one or more, separated by semicolons; the last one's answer counts. Nothing in them may come
+                from outside unchecked.
+
+        Raises:
+            psycopg.Error: one failed, so that those after it were not run; or the connection broke.
+        """
+        async with self.lock:
+            results = await self.wait(_simple_query(self, statements))
+        for result in results:
+            if result.status not in _FINE:
+                raise errors.error_from_result(result, encoding=self.info.encoding)
+        last = results[-1]
+        row = tuple(_text(last.get_value(0, column)) for column in range(last.nfields)) if last.ntuples else ()
+        return Answer(_text(last.command_status) or "", row)
+
+    async def wait(self, gen: PQGen[Result], interval: float = _INTERVAL_S, timeout: float | None = None) -> Result:
+        """Drive one of psycopg's generators; see ``psycopg.AsyncConnection.wait``."""
+        if timeout is None:
+            waited = False
+            try:
+                wanted = next(gen)
+                while wanted == _READ:
+                    await self._readable()
+                    waited = True
+                    wanted = gen.send(_READY)
+            except StopIteration as done:
+                value: Result = done.value
+                if waited:
+                    return value
+                gen = _finished(value)  # psycopg sees to it that a loop of such calls lets others have their turn
+            except asyncio.CancelledError as problem:
+                gen = _Interrupted(gen, problem)
+            except OSError as problem:
+                raise psycopg.OperationalError("connection socket closed") from problem
+            finally:
+                if self.pgconn.status != ConnStatus.OK:
+                    self._stop_reading()
+        self._stop_reading()
+        return await super().wait(gen, interval, timeout)
+
+    async def close(self) -> None:
+        """Close it."""
+        self._stop_reading()
+        await super().close()
+
+    def finish(self) -> None:
+        """Close it now."""
+        self._stop_reading()
+        self.pgconn.finish()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _readable(self) -> None:
+        """Wait until the socket has something to read."""
+        loop = asyncio.get_running_loop()
+        fd = self.pgconn.socket
+        try:
+            loop.add_reader(fd, self._on_readable)  # registered already, this costs no call of the system
+        except RuntimeError:
+            # uvloop gives a socket up after an error on it, though there may be something left to read.
+            loop.remove_reader(fd)
+            loop.add_reader(fd, self._on_readable)
+        self._reading_fd, self._strayed = fd, False
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _on_readable(self) -> None:
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        elif self._strayed:
+            self._stop_reading()  # the server says something unasked; whoever speaks to it next will hear it
+        else:
+            self._strayed = True  # asyncio's own loop looks at the socket once more before the waiter has read it
+
+    def _stop_reading(self) -> None:
+        if self._reading_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._reading_fd)
+            self._reading_fd = None
+
+
+class BranchConnection(Session):
+    """A connection whose transaction is a branch: only the coordinator commits it or rolls it back."""
+
+    async def commit(self) -> None:
+        """Refuse.
+
+        Raises:
+            psycopg.ProgrammingError: always.
+        """
+        raise psycopg.ProgrammingError("commit() can't be used in a branch: the coordinator decides")
+
+    async def rollback(self) -> None:
+        """Refuse.
+
+        Raises:
+            psycopg.ProgrammingError: always.
+        """
+        raise psycopg.ProgrammingError(
+            "rollback() can't be used in a branch: raise an exception to abort it, or use conn.transaction() for a part"
+        )
+
+
+def _simple_query(session: Session, statements: str) -> PQGen[list[PGresult]]:
+    """Send a simple query and fetch its results."""
+    session.pgconn.send_query(statements.encode())
+    results: list[PGresult] = yield from generators.execute(session.pgconn)
+    return results
+
+
+def _finished(value: Result) -> PQGen[Result]:
+    """A generator that is done at once."""
+    yield from ()
+    return value
+
+
+class _Interrupted(Generator[Wait, "Ready | int", Result]):
+    """A generator in the middle of which its waiter was cancelled.
+
+    Psycopg's own waiting knows how to end that (it cancels the statement at the server and reads what is left, or
+    closes the connection), so it is let to meet the interruption itself.
+
+    Args:
+        rest: what is left of the generator.
+        problem: the cancellation.
+    """
+
+    def __init__(self, rest: PQGen[Result], problem: asyncio.CancelledError) -> None:
+        self._rest = rest
+        self._problem: asyncio.CancelledError | None = problem
+
+    def send(self, value: Any) -> Wait:
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
+        return self._rest.send(value)
+
+    def throw(self, *problem: Any) -> Wait:
+        return self._rest.throw(*problem)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
