@@ -41,6 +41,9 @@ DEFAULT_FILE = Path("handfast.toml")
 """Read from the working directory when no other file is named, and when it is there."""
 
 ENV_PREFIX = "HANDFAST_"
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+"""As in ``handfast.frames``, which is not imported here because it loads gRPC."""
+
 UINT32_MAX_S = (2**32 - 1) / 1000
 """Timeouts travel as milliseconds in 32 bits."""
 
@@ -172,6 +175,22 @@ class CoordinatorConfig(BaseSettings):
     )
     branches_max: Count = Field(64, description="Most branches of one transaction")
     open_transactions_max: Count = Field(100_000, description="Most transactions open at once")
+    open_transactions_per_client_max: Count = Field(
+        20_000, description="Most transactions of one client open at once, when it has a name"
+    )
+    streams_per_peer_max: Count = Field(
+        256, description="Most batched streams of one identity at once, or of one host where nobody has to say who"
+    )
+    messages_per_s_max: Count = Field(
+        200_000, description="Most messages a second on one stream; Commit and Rollback are never refused"
+    )
+    frame_bytes_max: Annotated[ByteSize, Field(ge=64 * 1024, le=2**30)] = Field(
+        ByteSize(MESSAGE_BYTES_MAX), description="Largest gRPC message, so frame, that is taken, bytes"
+    )
+    keepalive_s: Seconds = Field(20, description="Idle time after which a caller is asked whether it is there, seconds")
+    connection_age_max_s: float = Field(
+        0, ge=0, le=UINT32_MAX_S, description="How old a connection gets before it is made anew, seconds; 0: any age"
+    )
     payload_bytes_max: Annotated[ByteSize, Field(ge=1, le=2**30)] = Field(
         ByteSize(4 * 2**20), description="Largest payload of one operation, bytes, or with a unit: 4MiB"
     )

@@ -111,6 +111,29 @@ ENTRIES = _entries(
         "or raise `open_transactions_max`.",
     ),
     Entry(
+        "TRANSACTIONS_OF_CLIENT_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "The client {client} has {limit} open transactions, its limit.",
+        "End transactions before beginning more; if it needs as many, raise `open_transactions_per_client_max`.",
+    ),
+    Entry(
+        "STREAMS_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "{caller} has {limit} batched streams open, the limit.",
+        "Share one connection between tasks (one `handfast.connect` for each process), or raise "
+        "`streams_per_peer_max`.",
+    ),
+    Entry(
+        "MESSAGES_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "More than {limit} messages a second came on one stream.",
+        "Retry with backoff, spread the load over processes, or raise `messages_per_s_max`. Commit and Rollback are "
+        "never refused for this.",
+    ),
+    Entry(
         "PAYLOAD_TOO_LARGE",
         "call",
         "INVALID_ARGUMENT",

@@ -24,7 +24,7 @@ METAVARS = {
     "address": "HOST:PORT",
     "participants": "NAME=HOST:PORT",
     "coordinator_id": "ID",
-    "payload_bytes_max": "BYTES",
+    **dict.fromkeys(("payload_bytes_max", "frame_bytes_max"), "BYTES"),
     "_s": "SECONDS",
     "_h": "HOURS",
     "_max": "COUNT",

@@ -6,7 +6,6 @@ A request is handled on the spot and without a task: a dictionary finds its hand
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -18,6 +17,7 @@ from google.protobuf.message import Message
 from coordinator.log.records import ParticipantRecord
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.rpc import codec
+from coordinator.rpc.limits import Streams
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
@@ -49,6 +49,11 @@ class Dispatch:
             c.InquireRequest: self._inquire,
             c.RegisterRequest: self._register,
         }
+
+    @property
+    def caller(self) -> str:
+        """Whose requests these are; empty when nobody had to say."""
+        return ""
 
     def __call__(self, request: Message, reply: Reply) -> None:
         """Handle one request.
@@ -144,12 +149,12 @@ class CoordinatorService(CoordinatorServicer):
 
     Args:
         dispatch_for: gives the dispatch for whoever makes a call; asked once for each stream and each unary call.
-        stop: when set, streams end as soon as what they owe is written.
+        streams: holds streams to their limits, and ends them.
     """
 
-    def __init__(self, dispatch_for: Callable[[Context], Dispatch], stop: asyncio.Event) -> None:
+    def __init__(self, dispatch_for: Callable[[Context], Dispatch], streams: Streams) -> None:
         self._dispatch_for = dispatch_for
-        self._stop = stop
+        self._streams = streams
 
     async def Begin(self, request: c.BeginRequest, context: Context) -> Any:
         return await self._unary(request, context)
@@ -176,7 +181,14 @@ class CoordinatorService(CoordinatorServicer):
     async def Connect(  # type: ignore[override]
         self, request_iterator: AsyncIterator[c.CoordinatorConnectRequest], context: Context
     ) -> None:
-        await serve_frames(COORDINATOR, request_iterator, context, await self._dispatch(context), stop=self._stop)
+        dispatch = await self._dispatch(context)
+        try:
+            with self._streams.counted(dispatch.caller or _host(context.peer())):
+                async with self._streams.ending() as end:
+                    paced = self._streams.paced(dispatch)
+                    await serve_frames(COORDINATOR, request_iterator, context, paced, stop=end)
+        except HandfastFault as fault:
+            await abort(context, fault)
 
     async def _unary(self, request: Message, context: Context) -> Any:
         return await answer_unary(await self._dispatch(context), request, context, service=COORDINATOR.name)
@@ -186,3 +198,8 @@ class CoordinatorService(CoordinatorServicer):
             return self._dispatch_for(context)
         except HandfastFault as fault:
             await abort(context, fault)
+
+
+def _host(peer: str) -> str:
+    """A peer's address without its port, which is another for each connection."""
+    return peer.rpartition(":")[0]

@@ -42,6 +42,11 @@ class GuardedDispatch(Dispatch):
         self._caller = caller
         self._refuse = partial(access.deny, caller.name, code="PERMISSION_DENIED", peer=peer)
 
+    @property
+    def caller(self) -> str:
+        """Whose requests these are."""
+        return self._caller.name
+
     def _client(self, named_itself: str) -> str:
         return self._caller.name
 

@@ -34,6 +34,7 @@ from coordinator.protocol.states import Cause, TransactionState
 from coordinator.rpc.admin_service import AdminService
 from coordinator.rpc.coordinator_service import CoordinatorService
 from coordinator.rpc.guarded import dispatch_for
+from coordinator.rpc.limits import StreamLimits, Streams
 from coordinator.rpc.listening import listen, make_access, participant_tls, warn_of_plain_text
 from coordinator.rpc.trail import Trail
 from coordinator.runtime.clock import Clock, SystemClock
@@ -50,6 +51,7 @@ from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
 from coordinator.runtime.running import Running
 from handfast.frames import server_options
+from handfast.frames.channels import Options
 from handfast.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -123,7 +125,7 @@ class CoordinatorServer:
         identity = await self._log.open()
         try:
             self._assemble(identity.coordinator_id, identity.epoch)
-            self._server = grpc.aio.server(options=server_options())
+            self._server = grpc.aio.server(options=_server_options(self.config))
             await self._add_services()
             self.address = listen(self._server, self.config)
             warn_of_plain_text(self.config)
@@ -157,7 +159,8 @@ class CoordinatorServer:
     async def _add_services(self) -> None:
         server, requests, links = self._server, self.requests, self.links
         access = make_access(self.config, self.trail)
-        coordinator = CoordinatorService(dispatch_for(requests, access), self._end_streams)
+        streams = Streams(stream_limits(self.config), self._clock, self._end_streams)
+        coordinator = CoordinatorService(dispatch_for(requests, access), streams)
         in_doubt = InDoubtReport(requests, links, self.config.sweep_interval_s)
         resolution = Resolution(requests, links)
         stop, trail = self._end_streams, self.trail
@@ -247,6 +250,15 @@ def _on_cleaned_up(result: int | LogRefused | LogBroken) -> None:
         logger.info("%d old transactions were dropped from the log", result)
 
 
+def _server_options(config: CoordinatorConfig) -> Options:
+    return server_options(config.frame_bytes_max, config.keepalive_s, config.connection_age_max_s)
+
+
+def stream_limits(config: CoordinatorConfig) -> StreamLimits:
+    """The limits on streams, from the settings."""
+    return StreamLimits(config.streams_per_peer_max, config.messages_per_s_max, config.connection_age_max_s)
+
+
 def driver_options(config: CoordinatorConfig) -> DriverOptions:
     """The driver's limits and times, from the settings."""
     return DriverOptions(
@@ -255,6 +267,7 @@ def driver_options(config: CoordinatorConfig) -> DriverOptions:
         apply_wait_s=config.apply_wait_s,
         branches_max=config.branches_max,
         open_transactions_max=config.open_transactions_max,
+        open_transactions_per_client_max=config.open_transactions_per_client_max,
         payload_bytes_max=config.payload_bytes_max,
         retention_s=config.retention_h * 3600,
         retry_base_s=config.retry_base_s,

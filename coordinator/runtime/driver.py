@@ -10,6 +10,7 @@ A transaction lives in ``transactions`` until its machine is final; what is kept
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -80,6 +81,7 @@ class Driver:
         self.clock = clock
         self.options = options
         self.transactions: dict[str, Running] = {}
+        self.open_by_client: Counter[str] = Counter()
         self._ended = Ended(options)
         self.finished = self._ended.finished
         self.unrecorded = self._ended.unrecorded
@@ -111,7 +113,7 @@ class Driver:
         running = Running(
             GlobalTransaction(gtrid, deadline_s), now_unix_ms, now_unix_ms + int(timeout_s * 1000), client=client
         )
-        self.transactions[gtrid] = running
+        self._hold(running)
         self._deadlines.add(gtrid, deadline_s)
         self.counters["begun"] += 1
         if self.observers:
@@ -126,13 +128,25 @@ class Driver:
         machine, effects = GlobalTransaction.recovered(record.gtrid, branches)
         running = Running(machine, record.begun_unix_ms, client=record.client, decided_unix_ms=record.decided_unix_ms)
         running.note(self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT))
-        self.transactions[record.gtrid] = running
+        self._hold(running)
         self.counters["recovered"] += 1
         try:
             self._carry_out(running, effects)
         except Exception as defect:  # noqa: BLE001 - reported by _set_aside
             self._set_aside(running, defect)
         return running
+
+    def _hold(self, running: Running) -> None:
+        self.transactions[running.gtrid] = running
+        self.open_by_client[running.client] += 1
+
+    def _let_go(self, gtrid: str) -> None:
+        running = self.transactions.pop(gtrid, None)
+        if running is None:
+            return
+        self.open_by_client[running.client] -= 1
+        if not self.open_by_client[running.client]:
+            del self.open_by_client[running.client]
 
     def find(self, gtrid: str) -> Running | None:
         """Return a transaction that is in memory, ended ones included."""
@@ -238,7 +252,7 @@ class Driver:
     def _retire(self, running: Running, now_unix_ms: int) -> None:
         machine = running.transaction
         running.ended_unix_ms = now_unix_ms
-        self.transactions.pop(machine.gtrid, None)
+        self._let_go(machine.gtrid)
         self._apply_waits.cancel(machine.gtrid)
         for bqual in running.next_attempt_unix_ms:
             self._retries.cancel((machine.gtrid, bqual))

@@ -18,6 +18,7 @@ class DriverOptions:
         reply_timeout_s: how long one Commit or Rollback message may stay unanswered before it counts as failed.
         branches_max: branches of one transaction.
         open_transactions_max: transactions that are not ended.
+        open_transactions_per_client_max: the same of one client, when it has a name.
         payload_bytes_max: one operation's payload.
         retention_s: how long an ended transaction is remembered.
         retry_base_s: the first backoff.
@@ -35,6 +36,7 @@ class DriverOptions:
     reply_timeout_s: float = 30.0
     branches_max: int = 64
     open_transactions_max: int = 100_000
+    open_transactions_per_client_max: int = 20_000
     payload_bytes_max: int = 4 * 1024 * 1024
     retention_s: float = 24 * 3600.0
     retry_base_s: float = 0.05

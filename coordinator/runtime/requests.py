@@ -77,7 +77,7 @@ class Requests:
         Raises:
             HandfastFault: COORDINATOR_STOPPING or TRANSACTIONS_TOO_MANY.
         """
-        self._check_room()
+        self._check_room(client)
         return self.driver.begin(self.gtrids.next(), self.timeout_s(timeout_ms), client)
 
     def hand_out(self, block_size: int, client: str = "") -> Block:
@@ -195,9 +195,9 @@ class Requests:
             if gtrid and not self.gtrids.is_claimable(gtrid):
                 on_answer(self._absent(gtrid, len(set(bquals))))
                 return
-            self._check_room()
-            self.gtrids.claim(gtrid)
             owner = self.gtrids.client_of(gtrid) if gtrid else client
+            self._check_room(owner)
+            self.gtrids.claim(gtrid)
             known = self._begin_one_shot(
                 gtrid or self.gtrids.next(), self.timeout_s(timeout_ms), operations, bquals, owner
             )
@@ -327,9 +327,10 @@ class Requests:
         if running is not None:
             return running
         if self.gtrids.is_claimable(gtrid):
-            self._check_room()
+            client = self.gtrids.client_of(gtrid)
+            self._check_room(client)
             self.gtrids.claim(gtrid)
-            return self.driver.begin(gtrid, self.timeout_s(timeout_ms), self.gtrids.client_of(gtrid))
+            return self.driver.begin(gtrid, self.timeout_s(timeout_ms), client)
         return None
 
     def _standing_of(self, running: Running, bqual: str) -> Standing:
@@ -405,12 +406,15 @@ class Requests:
         except MalformedName as problem:
             raise HandfastFault("NAME_MALFORMED", text=problem.text[:80], kind=problem.kind) from problem
 
-    def _check_room(self) -> None:
+    def _check_room(self, client: str) -> None:
         if self.stopping:
             raise HandfastFault("COORDINATOR_STOPPING")
-        limit = self.driver.options.open_transactions_max
-        if len(self.driver.transactions) >= limit:
-            raise HandfastFault("TRANSACTIONS_TOO_MANY", limit=limit)
+        options = self.driver.options
+        if len(self.driver.transactions) >= options.open_transactions_max:
+            raise HandfastFault("TRANSACTIONS_TOO_MANY", limit=options.open_transactions_max)
+        limit = options.open_transactions_per_client_max
+        if client and self.driver.open_by_client[client] >= limit:
+            raise HandfastFault("TRANSACTIONS_OF_CLIENT_TOO_MANY", client=client, limit=limit)
 
     def _check_text(self, field: str, text: str, length_max: int) -> None:
         if len(text) > length_max:

@@ -41,10 +41,30 @@ def channel_options() -> Options:
     )
 
 
-def server_options() -> Options:
-    """The options for a server: the same message size, and no offence taken at the clients' keepalive."""
+def server_options(
+    frame_bytes_max: int = MESSAGE_BYTES_MAX, keepalive_s: float = KEEPALIVE_TIME_MS / 1000, age_max_s: float = 0
+) -> Options:
+    """The options for a server.
+
+    It takes no offence at the clients' keepalive, and finds by its own a client that vanished without a word.
+
+    Args:
+        frame_bytes_max: the largest message that it takes.
+        keepalive_s: after how much idle time it asks whether the client is there.
+        age_max_s: how old a connection gets before its client is told to make another; 0 means any age. Streams get
+            longer than that again, so that they can be ended in good order.
+    """
+    aged = (
+        ("grpc.max_connection_age_ms", int(age_max_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(age_max_s * 1200) + 30_000),
+    )
     return (
-        *_message_sizes(),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", frame_bytes_max),
+        ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.max_pings_without_data", 0),
+        *(aged if age_max_s else ()),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
         ("grpc.http2.max_ping_strikes", 0),
         # A second server on the port is an error to report, not a sharer of its connections.

@@ -1,0 +1,110 @@
+"""What one caller may take of the coordinator, so that no caller can take it from the others.
+
+Nothing here refuses what ends a transaction: a client that is over its rate must still be able to commit or roll back,
+for until then it holds locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from coordinator.runtime.clock import Clock
+from handfast.catalog import HandfastFault
+from handfast.frames import Reply
+from handfast.v1 import coordinator_pb2 as c
+
+ENDING = (c.CommitRequest, c.RollbackRequest)
+"""What is never refused for coming too often."""
+
+AGE_OF_STREAM = 1.1
+"""A stream ends after this many times the connection's age: after gRPC, which adds up to a tenth of chance to the age,
+has told the client to connect anew, so that its next stream is on the new connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Limits on batched streams.
+
+    Args:
+        streams_per_peer_max: streams of one caller at once.
+        messages_per_s_max: messages a second on one stream; as many may come at once after a pause.
+        age_max_s: how old a connection gets; 0 means any age.
+    """
+
+    streams_per_peer_max: int = 256
+    messages_per_s_max: int = 200_000
+    age_max_s: float = 0.0
+
+
+class Streams:
+    """The streams that are open, and how each is held to the limits.
+
+    Args:
+        limits: the limits.
+        clock: where time comes from.
+        stop: when set, every stream ends.
+    """
+
+    def __init__(self, limits: StreamLimits, clock: Clock, stop: asyncio.Event) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._stop = stop
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, caller: str) -> Iterator[None]:
+        """Count a stream of this caller for as long as the block lasts.
+
+        Raises:
+            HandfastFault: STREAMS_TOO_MANY.
+        """
+        if self._open[caller] >= self._limits.streams_per_peer_max:
+            raise HandfastFault("STREAMS_TOO_MANY", caller=caller, limit=self._limits.streams_per_peer_max)
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
+
+    def paced(self, dispatch: Callable[[Message, Reply], None]) -> Callable[[Message, Reply], None]:
+        """The dispatch, for one stream, with its token bucket."""
+        rate = float(self._limits.messages_per_s_max)
+        now_s = self._clock.now_s
+        tokens, filled_s = rate, now_s()
+
+        def paced_dispatch(request: Message, reply: Reply) -> None:
+            nonlocal tokens, filled_s
+            if tokens < 1.0:
+                now = now_s()
+                tokens, filled_s = min(rate, tokens + (now - filled_s) * rate), now
+            if tokens >= 1.0:
+                tokens -= 1.0
+            elif not isinstance(request, ENDING):
+                raise HandfastFault("MESSAGES_TOO_MANY", limit=self._limits.messages_per_s_max)
+            dispatch(request, reply)
+
+        return paced_dispatch
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[asyncio.Event]:
+        """Give the event that ends one stream: at a stop, or at the stream's age."""
+        if not self._limits.age_max_s:
+            yield self._stop
+            return
+        end = asyncio.Event()
+        stopped = asyncio.create_task(self._stop.wait())
+        stopped.add_done_callback(lambda _: end.set())
+        timer = self._clock.call_later(AGE_OF_STREAM * self._limits.age_max_s, end.set)
+        try:
+            yield end
+        finally:
+            timer.cancel()
+            stopped.cancel()

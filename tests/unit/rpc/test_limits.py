@@ -1,0 +1,95 @@
+"""What one caller may take: streams, messages a second, the age of a connection."""
+
+import asyncio
+
+import pytest
+from google.protobuf.message import Message
+
+from coordinator.rpc.limits import AGE_OF_STREAM, StreamLimits, Streams
+from handfast.catalog import HandfastFault
+from handfast.frames import Reply, server_options
+from handfast.v1 import coordinator_pb2 as c
+from tests.clock import ManualClock
+
+
+def streams(clock: ManualClock, stop: asyncio.Event | None = None, **limits: float) -> Streams:
+    return Streams(StreamLimits(**limits), clock, stop or asyncio.Event())  # type: ignore[arg-type]  # its own fields
+
+
+async def test_a_caller_has_so_many_streams_and_no_more_until_one_ends() -> None:
+    held = streams(ManualClock(), streams_per_peer_max=2)
+    with held.counted("billing"):
+        with held.counted("billing"):
+            third = held.counted("billing")
+            with pytest.raises(HandfastFault, match="billing has 2 batched streams"):
+                third.__enter__()
+            with held.counted("somebody else"):
+                pass
+        with held.counted("billing"):
+            pass
+
+
+class Pace:
+    """A stream's dispatch, and what came through."""
+
+    def __init__(self, clock: ManualClock, per_s: int) -> None:
+        self.passed = 0
+        self._dispatch = streams(clock, messages_per_s_max=per_s).paced(self._take)
+
+    def _take(self, request: Message, reply: Reply) -> None:
+        self.passed += 1
+
+    def send(self, request: Message, times: int) -> int:
+        """Send it so often; returns how often it was refused."""
+        refused = 0
+        for _ in range(times):
+            try:
+                self._dispatch(request, lambda answer: None)
+            except HandfastFault as fault:
+                refused += fault.code == "MESSAGES_TOO_MANY"
+        return refused
+
+
+async def test_messages_past_the_rate_are_refused_and_pass_again_as_time_goes_on() -> None:
+    clock = ManualClock()
+    pace = Pace(clock, per_s=10)
+    assert pace.send(c.BeginRequest(), 15) == 5
+    clock.advance(0.2)
+    assert pace.send(c.BeginRequest(), 5) == 3
+    assert pace.passed == 12
+
+
+@pytest.mark.parametrize("request_", [c.CommitRequest(), c.RollbackRequest()], ids=["Commit", "Rollback"])
+async def test_what_ends_a_transaction_is_never_refused(request_: Message) -> None:
+    pace = Pace(ManualClock(), per_s=1)
+    assert pace.send(c.BeginRequest(), 2) == 1
+    assert pace.send(request_, 50) == 0
+
+
+async def test_a_stream_ends_at_its_age_and_not_before() -> None:
+    clock = ManualClock()
+    async with streams(clock, age_max_s=100.0).ending() as end:
+        clock.advance(100.0)
+        assert not end.is_set()
+        clock.advance(AGE_OF_STREAM * 100.0)
+        assert end.is_set()
+
+
+@pytest.mark.parametrize("age_max_s", [0.0, 100.0])
+async def test_a_stop_ends_every_stream(age_max_s: float) -> None:
+    stop = asyncio.Event()
+    async with streams(ManualClock(), stop, age_max_s=age_max_s).ending() as end:
+        stop.set()
+        await asyncio.wait_for(end.wait(), 5)
+    assert end.is_set()
+
+
+def test_the_settings_reach_the_server() -> None:
+    options = dict(server_options(frame_bytes_max=70_000, keepalive_s=7, age_max_s=100))
+    assert options["grpc.max_receive_message_length"] == 70_000
+    assert options["grpc.keepalive_time_ms"] == 7_000
+    assert options["grpc.max_connection_age_ms"] == 100_000
+    grace_ms = options["grpc.max_connection_age_grace_ms"]
+    assert isinstance(grace_ms, int)
+    assert grace_ms > AGE_OF_STREAM * 100_000, "a stream must be able to end in good order"
+    assert "grpc.max_connection_age_ms" not in dict(server_options())
