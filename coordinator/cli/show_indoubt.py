@@ -39,19 +39,24 @@ def _branch(found: admin_pb2.InDoubtBranch, command_suffix: str) -> list[Rendera
     heading = Text.assemble(
         ("? ", "bold magenta"), (branch.bqual, "bold magenta"), "  in doubt for ", (duration(branch.age_ms), "bold")
     )
-    standing = coloured(state) if state != NOTHING else Text("not known to the coordinator", "yellow")
+    standing = coloured(state) if state != NOTHING else Text(_unknown(found), "yellow")
     rows: list[tuple[str, RenderableType]] = [
         ("transaction", Text.assemble((branch.gtrid, "bold"), "  ", standing)),
         ("why", found.why),
         ("since", clock_time(branch.prepared_unix_ms)),
-        ("blocks", _blocks(branch)),
+        ("blocks", Text("not known", "yellow") if found.not_asked else _blocks(branch)),
     ]
     if branch.blocked:
         rows.append(("waiting", _sessions(branch)))
     rows.append(("where", f"database {branch.database or NOTHING}, owner {branch.owner or NOTHING}"))
     rows.append(("gid", branch.gid))
-    command = Text.assemble(("  resolve      ", "dim"), (found.command + command_suffix, "bold"), no_wrap=True)
+    todo = ("  SQL          ", found.command) if found.foreign else ("  resolve      ", found.command + command_suffix)
+    command = Text.assemble((todo[0], "dim"), (todo[1], "bold"), no_wrap=True)
     return [Rule(heading, align="left", style="magenta"), Padding(facts(*rows), (0, 0, 0, 2)), command]
+
+
+def _unknown(found: admin_pb2.InDoubtBranch) -> str:
+    return "NOT OURS: another coordinator's" if found.foreign else "not known to the coordinator"
 
 
 def _blocks(branch: participant_pb2.PreparedBranch) -> Text:
@@ -76,6 +81,8 @@ def _conclusion(response: admin_pb2.ListInDoubtResponse) -> Text:
     if not response.branches:
         asked = " among the participants that could be asked" if response.unreachable else ""
         return Text(f"✓ No branch is in doubt{asked}.", "yellow" if response.unreachable else "green")
+    foreign = sum(found.foreign for found in response.branches)
+    others = f" ({foreign:,} of other coordinators)" if foreign else ""
     waiting = sum(len(found.branch.blocked) for found in response.branches)
     blocked = f"; {count(waiting, 'session waits', 'sessions wait')} for them" if waiting else ""
-    return Text(f"{count(len(response.branches), 'branch', 'branches')} in doubt{blocked}.", "bold magenta")
+    return Text(f"{count(len(response.branches), 'branch', 'branches')} in doubt{others}{blocked}.", "bold magenta")

@@ -152,6 +152,7 @@ class AdminService(AdminServicer):
         response = a.ListInDoubtResponse(unreachable=unreachable)
         for one in found:
             shown = response.branches.add(branch=one.branch, why=one.why, command=one.command, resource=one.resource)
+            shown.foreign, shown.not_asked = one.foreign, one.not_asked
             if one.state is not None:
                 shown.state = codec.TRANSACTION_STATES[one.state]
         return response

@@ -70,6 +70,7 @@ class _Findings:
     in_doubt: set[BranchKey] = field(default_factory=set)
     against: list[a.AuditDifference] = field(default_factory=list)
     open: list[a.AuditDifference] = field(default_factory=list)
+    foreign: list[a.AuditDifference] = field(default_factory=list)
     unended_unproved: bool = False
     unreachable: dict[str, p.Finding] = field(default_factory=dict)
 
@@ -110,7 +111,7 @@ class Audit:
             found.transactions += len(logged)
             await self._compare(list(_claims_of_log(logged)), found)
             _name_heuristics(logged, found)
-        after = await survey(self._requests, self._links)
+        after = await survey(self._requests, self._links, foreign=True)
         self._look_at_prepared(before, after, {(claim.gtrid, claim.bqual) for claim in unrecorded}, found)
         return a.AuditResponse(
             verdict=found.verdict(),
@@ -118,7 +119,7 @@ class Audit:
             branches=found.branches,
             in_doubt=len(found.in_doubt),
             unproved=found.unproved,
-            differences=[*found.against, *found.open],
+            differences=[*found.against, *found.open, *found.foreign],
             unreachable=[found.unreachable[name] for name in sorted(found.unreachable)],
         )
 
@@ -177,6 +178,7 @@ class Audit:
     def _look_at_prepared(self, before: Survey, after: Survey, claimed: set[BranchKey], found: _Findings) -> None:
         for finding in (*before.unreachable, *after.unreachable):
             found.unreachable.setdefault(finding.subject, finding)
+        found.foreign = [_foreign(branch) for _, branch in sorted(after.foreign.items())]
         for key in sorted(before.prepared.keys() & after.prepared.keys()):
             found.in_doubt.add(key)
             if key not in claimed:
@@ -250,6 +252,18 @@ def _judge(claim: Claim, end: p.BranchEnd, found: _Findings) -> None:
         case _:
             found.unproved += 1
             found.unended_unproved |= not claim.ended
+
+
+def _foreign(branch: p.PreparedBranch) -> a.AuditDifference:
+    """A branch that is not ours to judge; it is named, for whoever lost a log looks for it, and decides nothing."""
+    return a.AuditDifference(
+        gtrid=branch.gtrid,
+        bqual=branch.bqual,
+        log=f"not ours: coordinator {branch.gtrid.partition('-')[0]} made it",
+        resource="prepared",
+        evidence=f"its participant lists it ({branch.gid})",
+        mend="Nothing is done to it here; `handfast indoubt` tells what a person can do",
+    )
 
 
 def _difference(claim: Claim, says: str, evidence: str, mend: str) -> a.AuditDifference:

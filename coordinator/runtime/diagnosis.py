@@ -19,7 +19,7 @@ from coordinator.runtime.links import Links
 from coordinator.runtime.lives import OLD_COPY, OLD_COPY_MEND
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
-from coordinator.runtime.survey import survey
+from coordinator.runtime.survey import Survey, survey
 from handfast.catalog import HandfastFault
 from handfast.frames import UNIMPLEMENTED, CallFailed
 from handfast.v1 import participant_pb2 as p
@@ -190,13 +190,17 @@ class Diagnosis:
 
     async def _prepared(self) -> list[p.Finding]:
         """What the prepared branches tell of the log. A resource that can't be asked has its finding already."""
-        surveyed = await survey(self._requests, self._links)
+        surveyed = await survey(self._requests, self._links, foreign=True)
+        return [*self._log_age(surveyed), *_others_branches(surveyed)]
+
+    def _log_age(self, surveyed: Survey) -> Iterator[p.Finding]:
         unseen = sorted(key for key in surveyed.prepared if self._requests.is_from_unseen_life(key[0]))
         if not unseen:
-            return [_ok("log's age", "no prepared branch is newer than the log")]
+            yield _ok("log's age", "no prepared branch is newer than the log")
+            return
         (gtrid, bqual), count = unseen[0], len(unseen)
         found = f"prepared: {bqual} of {gtrid}{f' and {count - 1:,} more' if count > 1 else ''}, which {OLD_COPY}"
-        return [_error("log's age", found, OLD_COPY_MEND)]
+        yield _error("log's age", found, OLD_COPY_MEND)
 
     async def _ask(self, participant: ParticipantRecord) -> tuple[p.InspectResponse, float] | CallFailed:
         before = self._clock.unix_ms()
@@ -215,6 +219,19 @@ class Diagnosis:
         if not theirs or before <= theirs <= after:
             return 0.0
         return (theirs - after if theirs > after else theirs - before) / 1000
+
+
+def _others_branches(surveyed: Survey) -> Iterator[p.Finding]:
+    """Those that other coordinators have left; a branch that one of them is just ending is nobody's worry."""
+    left = sorted(key for key, branch in surveyed.foreign.items() if branch.age_ms > STUCK_S * 1000)
+    if left:
+        (gtrid, bqual), count = left[0], len(left)
+        found = f"prepared: {bqual} of {gtrid}{f' and {count - 1:,} more' if count > 1 else ''}, of another coordinator"
+        mend = (
+            "They are never touched here. Start the coordinator that made them; if its log is lost, `handfast indoubt` "
+            "has each with the SQL for a person."
+        )
+        yield _warning("others' branches", found, mend)
 
 
 def _failed(participant: ParticipantRecord, failure: CallFailed, has_another: bool) -> p.Finding:

@@ -5,19 +5,20 @@ Nothing here changes anything; in particular it does not *inquire*, for to answe
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from coordinator.log.records import DecisionRecord
-from coordinator.protocol.states import Decision, TransactionState
+from coordinator.protocol.states import Decision, TransactionState, Vote
 from coordinator.protocol.transaction import FINAL_STATES
 from coordinator.runtime.links import Links
 from coordinator.runtime.lives import OLD_COPY
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
-from coordinator.runtime.survey import survey
+from coordinator.runtime.survey import BranchKey, survey
 from handfast.catalog import HandfastFault
 from handfast.v1 import participant_pb2 as p
-from handfast.xid import Gtrid, split_bqual
+from handfast.xid import Gtrid, Xid, split_bqual
 
 S = TransactionState
 
@@ -31,7 +32,9 @@ class InDoubt:
         resource: where it is.
         state: its transaction's state at the coordinator; None when it knows none.
         why: why it is still prepared.
-        command: the command that resolves it, or shows more when none does.
+        command: the command that resolves it, or shows more when none does; SQL for a branch that is not ours.
+        foreign: whether another coordinator made it.
+        not_asked: whether its resource could not be asked, so that this is what the coordinator itself knows.
     """
 
     branch: p.PreparedBranch
@@ -39,6 +42,8 @@ class InDoubt:
     state: TransactionState | None
     why: str
     command: str
+    foreign: bool = False
+    not_asked: bool = False
 
 
 class InDoubtReport:
@@ -60,11 +65,15 @@ class InDoubtReport:
         """Ask every participant.
 
         Returns:
-            The branches, oldest first, and a finding for each resource that could not be asked.
+            The branches, oldest first and those of other coordinators last, and a finding for each resource that could
+            not be asked.
         """
-        surveyed = await survey(self._requests, self._links, detail=True)
-        oldest_first = sorted(surveyed.prepared.values(), key=lambda branch: branch.prepared_unix_ms)
-        return [self.explain(branch) for branch in oldest_first], surveyed.unreachable
+        surveyed = await survey(self._requests, self._links, detail=True, foreign=True)
+        ours = [self.explain(branch) for branch in surveyed.prepared.values()]
+        for finding in surveyed.unreachable:
+            ours += self._known_of(finding, surveyed.prepared.keys())
+        foreign = [self._explain_foreign(branch) for branch in surveyed.foreign.values()]
+        return [*_oldest_first(ours), *_oldest_first(foreign)], surveyed.unreachable
 
     def explain(self, branch: p.PreparedBranch) -> InDoubt:
         """Say why one prepared branch is there, and what ends it."""
@@ -82,6 +91,41 @@ class InDoubtReport:
 
     def _in_doubt(self, branch: p.PreparedBranch, state: S | None, why: str, command: str) -> InDoubt:
         return InDoubt(branch, split_bqual(branch.bqual)[0], state, why, command)
+
+    # -- not told by the resource, or not ours ---------------------------------------------------------------------
+
+    def _known_of(self, unreachable: p.Finding, listed: Collection[BranchKey]) -> Iterator[InDoubt]:
+        """The branches of a resource that could not be asked which must be in doubt, as far as memory goes."""
+        now_unix_ms = self._driver.clock.unix_ms()
+        for running in self._driver.transactions.values():
+            since_unix_ms = running.decided_unix_ms or running.begun_unix_ms
+            for branch in running.transaction.pending:
+                of_resource = branch.bqual.partition(".")[0] == unreachable.subject
+                if not of_resource or branch.vote is not Vote.YES or (running.gtrid, branch.bqual) in listed:
+                    continue
+                why, command = self._why_in_memory(running, branch.bqual)
+                shown = p.PreparedBranch(
+                    gtrid=running.gtrid,
+                    bqual=branch.bqual,
+                    gid=Xid(running.gtrid, branch.bqual).gid(),
+                    prepared_unix_ms=since_unix_ms,
+                    age_ms=max(0, now_unix_ms - since_unix_ms),
+                )
+                why = f"its resource can't be asked ({unreachable.found.rstrip('.')}). By the coordinator's books {why}"
+                state = running.transaction.state
+                yield InDoubt(shown, unreachable.subject, state, why, command, not_asked=True)
+
+    def _explain_foreign(self, branch: p.PreparedBranch) -> InDoubt:
+        made_by, ours = Xid(branch.gtrid, branch.bqual).coordinator_id, self._requests.gtrids.coordinator_id
+        why = (
+            f"NOT OURS: coordinator {made_by} made it, this one is {ours} and never touches it. If {made_by} runs, it "
+            "ends the branch itself. If its log is lost, find out what the transaction's other branches did, and end "
+            "this one the same way, connected to its database as its owner"
+        )
+        gid = Xid(branch.gtrid, branch.bqual).gid()
+        # Both at once, and no statement together: nobody runs it without having chosen.
+        command = f"COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'"
+        return InDoubt(branch, split_bqual(branch.bqual)[0], None, why, command, foreign=True)
 
     # -- in memory -------------------------------------------------------------------------------------------------
 
@@ -152,6 +196,10 @@ class InDoubtReport:
             f"back, within about {self._sweep_interval_s:g} s"
         )
         return self._in_doubt(branch, None, why, _resolve(branch.gtrid, "rollback"))
+
+
+def _oldest_first(found: Iterable[InDoubt]) -> list[InDoubt]:
+    return sorted(found, key=lambda one: one.branch.prepared_unix_ms)
 
 
 def _resolve(gtrid: str, action: str) -> str:

@@ -454,6 +454,8 @@ class InDoubtBranch(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
+    FOREIGN_FIELD_NUMBER: _builtins.int
+    NOT_ASKED_FIELD_NUMBER: _builtins.int
     state: _types_pb2.TransactionState.ValueType
     """The transaction's state at the coordinator; unspecified when it knows none."""
     why: _builtins.str
@@ -462,6 +464,12 @@ class InDoubtBranch(_message.Message):
     """The command that resolves it."""
     resource: _builtins.str
     """The resource."""
+    foreign: _builtins.bool
+    """Whether another coordinator made it: it is never touched here, and `command` is SQL for a person."""
+    not_asked: _builtins.bool
+    """Whether its resource could not be asked: then this is what the coordinator itself knows of it, and
+    `branch.prepared_unix_ms` says since when by the coordinator's clock.
+    """
     @_builtins.property
     def branch(self) -> _participant_pb2.PreparedBranch:
         """The branch as its resource shows it."""
@@ -474,10 +482,12 @@ class InDoubtBranch(_message.Message):
         why: _builtins.str = ...,
         command: _builtins.str = ...,
         resource: _builtins.str = ...,
+        foreign: _builtins.bool = ...,
+        not_asked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "command", b"command", "resource", b"resource", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "command", b"command", "foreign", b"foreign", "not_asked", b"not_asked", "resource", b"resource", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,7 +503,7 @@ class ListInDoubtResponse(_message.Message):
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___InDoubtBranch]:
-        """Oldest first."""
+        """Oldest first; those of other coordinators last."""
 
     @_builtins.property
     def unreachable(self) -> _containers.RepeatedCompositeFieldContainer[_participant_pb2.Finding]:

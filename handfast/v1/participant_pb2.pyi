@@ -328,7 +328,7 @@ class RecoverRequest(_message.Message):
     resource: _builtins.str
     """The resource to look at."""
     coordinator_id: _builtins.str
-    """Only branches whose gtrid this coordinator made."""
+    """Only branches whose gtrid this coordinator made; empty asks for those of every coordinator."""
     detail: _builtins.bool
     """Also tell what each branch blocks."""
     def __init__(

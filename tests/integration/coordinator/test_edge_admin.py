@@ -248,11 +248,44 @@ async def test_a_branch_of_a_life_that_the_log_lacks_is_left_to_a_person(edge: E
     assert "resolve" not in found.command
 
 
-async def test_what_is_not_ours_is_not_listed(edge: Edge, ledger: Scripted) -> None:
-    ledger.prepare("zzzzzzzz-1-1-1")
+async def test_what_is_of_no_coordinator_or_another_resource_is_not_listed(edge: Edge, ledger: Scripted) -> None:
     ledger.prepare("not a gtrid at all")
     ledger.prepare(f"{edge.server.requests.gtrids.coordinator_id}-0-1-1", bqual="accounts.one")
+    ledger.prepare("zzzzzzzz-1-1-1", bqual="accounts.one")
     assert not (await edge.admin.ListInDoubt(a.ListInDoubtRequest())).branches
+
+
+async def test_another_coordinators_branch_is_listed_last_as_not_ours_with_both_statements(
+    edge: Edge, ledger: Scripted
+) -> None:
+    """After a log was lost, nobody else will ever name them."""
+    ledger.prepare("zzzzzzzz-1-1-1", age_ms=5_000)
+    ours = f"{edge.server.requests.gtrids.coordinator_id}-0-1-1"
+    ledger.prepare(ours)
+    listed = (await edge.admin.ListInDoubt(a.ListInDoubtRequest())).branches
+    assert [(one.branch.gtrid, one.foreign) for one in listed] == [(ours, False), ("zzzzzzzz-1-1-1", True)]
+    assert listed[1].why.startswith("NOT OURS: coordinator zzzzzzzz made it")
+    gid = "handfast_zzzzzzzz-1-1-1_ledger.one"
+    assert listed[1].command == f"COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'"
+    assert await edge.server.recovery.sweep() == 1  # our own orphan
+    assert ("zzzzzzzz-1-1-1", "ledger.one") in ledger.prepared
+
+
+async def test_a_branch_whose_participant_is_down_is_told_of_from_memory(
+    edge: Edge, ask: Ask, accounts: Scripted, ledger: Scripted
+) -> None:
+    gtrid = await committing(ask, accounts, ledger)
+    known = edge.server.requests.show(gtrid)
+    assert known is not None
+    await ledger.stop()
+    response = await edge.admin.ListInDoubt(a.ListInDoubtRequest())
+    assert [finding.subject for finding in response.unreachable] == ["ledger"]
+    (found,) = response.branches
+    assert (found.branch.gtrid, found.branch.bqual, found.not_asked) == (gtrid, "ledger.one", True)
+    assert (found.branch.prepared_unix_ms, found.state) == (known.decided_unix_ms, t.TRANSACTION_STATE_COMMITTING)
+    assert "its resource can't be asked" in found.why
+    assert "commit is decided and was sent" in found.why
+    assert found.command == f"handfast resolve {gtrid} --retry-now"
 
 
 async def test_who_can_not_be_asked_is_named(edge: Edge, accounts: Scripted) -> None:

@@ -127,6 +127,14 @@ async def test_a_branch_of_a_life_that_the_log_has_never_seen_differs(edge: Edge
     assert "find the newer log" in found.mend
 
 
+async def test_another_coordinators_branch_is_named_and_changes_no_verdict(edge: Edge, ledger: Scripted) -> None:
+    ledger.prepare("zzzzzzzz-1-1-1")
+    response = await audit(edge)
+    assert (response.verdict, response.in_doubt) == ("atomic", 0)
+    (found,) = response.differences
+    assert (found.gtrid, found.log) == ("zzzzzzzz-1-1-1", "not ours: coordinator zzzzzzzz made it")
+
+
 async def test_a_branch_that_ends_while_the_audit_looks_is_no_orphan(edge: Edge, ledger: Scripted) -> None:
     """citus 1030, 2095: what is just being finished is taken for what nobody will ever finish."""
     gtrid = f"{edge.server.requests.gtrids.coordinator_id}-0-1-1"
@@ -261,6 +269,15 @@ async def test_a_log_older_than_the_branches_is_an_error(edge: Edge, ledger: Scr
     finding = (await diagnose(edge))["coordinator", "log's age"]
     assert (finding.severity, gtrid in finding.found) == (p.SEVERITY_ERROR, True)
     assert "find the newer log" in finding.mend
+
+
+async def test_what_another_coordinator_has_left_for_long_is_a_warning(edge: Edge, ledger: Scripted) -> None:
+    ledger.prepare("zzzzzzzz-1-1-1", age_ms=1_000)
+    assert ("coordinator", "others' branches") not in await diagnose(edge)
+    ledger.prepare("zzzzzzzz-1-1-2", age_ms=120_000)
+    finding = (await diagnose(edge))["coordinator", "others' branches"]
+    assert (finding.severity, "zzzzzzzz-1-1-2" in finding.found) == (p.SEVERITY_WARNING, True)
+    assert "handfast indoubt" in finding.mend
 
 
 async def test_a_participant_s_findings_are_passed_on(edge: Edge, ledger: Scripted) -> None:

@@ -72,3 +72,12 @@ async def test_the_sweep_alone_leaves_them_too(bank: BankStack, foreign: set[str
     await off_loop(prepare, bank, orphan)
     await off_loop(wait_until, lambda: orphan not in prepared(bank), 10, "the orphan was not swept")
     assert await off_loop(prepared, bank) == foreign
+
+
+async def test_those_of_another_coordinator_are_listed_as_not_ours_with_sql(bank: BankStack, foreign: set[str]) -> None:
+    listed = [one for one in (await off_loop(bank.admin.in_doubt)).branches if one.foreign]
+    (gid,) = [gid for gid in foreign if gid.startswith("handfast_otherone-")]
+    (found,) = listed
+    assert (found.branch.gid, found.branch.database) == (gid, DATABASE)
+    assert found.command == f"COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'"
+    assert await off_loop(prepared, bank) == foreign

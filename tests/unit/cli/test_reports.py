@@ -129,6 +129,26 @@ async def test_indoubt_does_not_claim_that_all_is_well_when_it_could_not_ask(
     assert "✓ No branch is in doubt." in (await handfast("indoubt")).out
 
 
+async def test_indoubt_marks_what_is_not_ours_and_gives_sql_for_it(handfast: RunCommand, admin: FakeAdmin) -> None:
+    command = "COMMIT PREPARED 'g' or ROLLBACK PREPARED 'g'"
+    foreign = admin_pb2.InDoubtBranch(branch=sample_answers.prepared(), why="NOT OURS", command=command, foreign=True)
+    admin.answers["ListInDoubt"] = admin_pb2.ListInDoubtResponse(branches=[foreign])
+    out = squeezed((await handfast("indoubt")).out)
+    assert "NOT OURS: another coordinator's" in out
+    assert f"SQL {command} " in out, "no --address belongs to SQL"
+    assert "--address" not in out
+    assert "1 branch in doubt (1 of other coordinators)" in out
+
+
+async def test_indoubt_does_not_pretend_to_know_what_an_unasked_branch_blocks(
+    handfast: RunCommand, admin: FakeAdmin
+) -> None:
+    unasked = admin_pb2.InDoubtBranch(branch=sample_answers.prepared(), why="unreachable", not_asked=True)
+    admin.answers["ListInDoubt"] = admin_pb2.ListInDoubtResponse(branches=[unasked])
+    out = squeezed((await handfast("indoubt")).out)
+    assert "blocks not known" in out
+
+
 async def test_doctor_groups_by_subject_with_the_coordinator_first_and_the_worst_on_top(handfast: RunCommand) -> None:
     ran = await handfast("doctor")
     out = squeezed(ran.out)
