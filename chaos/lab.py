@@ -17,14 +17,16 @@ import psycopg
 
 from chaos.bank_stack import DATABASE, SERVICES, BankStack, Link
 from chaos.events import CLIENT, EventLog, FaultSpan, Listener
-from chaos.faults import Fault
+from chaos.faults import Fault, Restart
 from chaos.history import Call, History, Status
+from chaos.late import late
 from chaos.lone_client import CENTS
 from chaos.observers import BLOCKED_S_MIN, InDoubt, PreparedWatch, RowProbe, TotalWatch
 from chaos.scenario import Scenario
 from chaos.small_disk import on_small_disk
 from chaos.stack import (
     ManagedProcess,
+    NotInTime,
     PostgresCluster,
     Stack,
     free_port,
@@ -141,8 +143,10 @@ class Lab:
 
     async def inject(self, fault: Fault) -> int:
         """Let a fault act, and record since when. Returns its number, for ``heal``."""
+        asked_s = self.events.now_s()
         await asyncio.to_thread(fault.start, self)
-        now_s = self.events.now_s()
+        # An orderly stop is felt from the moment it is asked for; whatever else can't be felt before it is done.
+        now_s = asked_s if isinstance(fault, Restart) else self.events.now_s()
         number = self.events.begin_fault(fault.label, fault.words, tuple(map(self.lane, fault.lanes)), now_s)
         self._faults.append((fault, number))
         self.events.note(self.lane(fault.lanes[0]), fault.label, fault.words)
@@ -259,6 +263,14 @@ class Lab:
         """
         return await asyncio.to_thread(wait_until, condition, within_s, what)
 
+    async def comes_true(self, condition: Callable[[], Answer], within_s: float) -> bool:
+        """Wait until a condition holds, for a while. Returns whether it did; the judges will say what that means."""
+        try:
+            await self.until(condition, within_s, "it did not come true")
+        except NotInTime:
+            return False
+        return True
+
     async def blocking(self, call: Callable[[], Answer]) -> Answer:
         """Run something that blocks, on a thread."""
         return await asyncio.to_thread(call)
@@ -329,7 +341,11 @@ class Lab:
         port = free_port()
         self._ports.append(port)
         source, target = lane_of(link.source), lane_of(link.target)
-        proxy = self.server.api.create(link.address, f"{source}-to-{target}", listen=f"127.0.0.1:{port}")
+        address = link.address
+        if (source, target) in self.scenario.late_links:
+            behind = self.proxies[source, late(target)] = self.server.api.create(address, f"{source}-to-{target}-late")
+            address = behind.listen
+        proxy = self.server.api.create(address, f"{source}-to-{target}", listen=f"127.0.0.1:{port}")
         self.proxies[source, target] = proxy
         return f"127.0.0.1:{port}"
 

@@ -131,6 +131,7 @@ class Scenario:
         plan: the stack.
         rows: the rows that probes want to write, as database and account.
         log_kilobytes: when above 0, the decision log is on a file system of this size.
+        late_links: links that can deliver late, as source and target (see chaos/late.py).
         watch_total: whether a reader adds up all the money all the time.
         breaks: the checkers' rules that must be seen broken.
         tags: ``short`` for those that run in CI.
@@ -145,6 +146,7 @@ class Scenario:
     plan: BankPlan = field(default_factory=BankPlan)
     rows: tuple[tuple[str, int], ...] = (("accounts", 1), ("ledger", 1))
     log_kilobytes: int = 0
+    late_links: frozenset[tuple[str, str]] = frozenset()
     watch_total: bool = False
     breaks: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
@@ -192,7 +194,8 @@ def ended_before_healing(run: Run, fault: FaultSpan) -> Finding:
     return Finding(
         max(answered_s, free_s) < healed_s,
         "ends by itself, before the fault is healed",
-        f"answered after {answered_s - fault.start_s:.1f} s, rows free after {max(0.0, free_s - fault.start_s):.1f} s "
+        f"answered after {max(0.0, answered_s - fault.start_s):.1f} s, "
+        f"rows free after {max(0.0, free_s - fault.start_s):.1f} s "
         f"of a fault of {fault.seconds:.1f} s",
     )
 

@@ -38,12 +38,12 @@ async def act(lab: Lab) -> None:
     )
     await lab.heal(deaf)
     await lab.heal(unheard)
-    await lab.until(lambda: not lab.in_doubt(), SWEPT_S_MAX, "the orphan was not swept")
-    lab.say(
-        "ledger",
-        "the orphan is gone",
-        "the coordinator asked for prepared branches, and knew that it never committed it",
-    )
+    if await lab.comes_true(lambda: not lab.in_doubt(), SWEPT_S_MAX):
+        lab.say(
+            "ledger",
+            "the orphan is gone",
+            "the coordinator asked for prepared branches, and knew that it never committed it",
+        )
     await lab.rest(0.3)
     await lab.heal(mute)
 

@@ -108,6 +108,11 @@ class Proxy(_proxy.Proxy):  # type: ignore[misc]  # the package has no types
         self._api.delete(self._path)
         return True
 
+    def lead_to(self, upstream: str) -> None:
+        """Lead to another address from now on, ``host:port``. Drops all connections; new ones are accepted at once."""
+        self._api.post(self._path, json={"upstream": upstream})
+        self.upstream = upstream
+
     def disable(self) -> None:
         """Drop all connections and refuse new ones."""
         self._enable(False)

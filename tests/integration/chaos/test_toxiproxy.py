@@ -69,6 +69,20 @@ def test_a_disabled_proxy_lets_traffic_through_again_at_its_old_address(
     assert (proxy.listen, answer(address, 1)) == (address, b"hello")
 
 
+def test_a_proxy_that_leads_elsewhere_drops_its_connections_and_keeps_its_address(
+    stack: Stack, echo: str, tmp_path: Path
+) -> None:
+    api = stack.start(ToxiproxyServer(tmp_path)).api
+    first = api.create(echo, "first")
+    second = api.create(first.listen, "second")
+    host, _, port = second.listen.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        first.disable()
+        second.lead_to(echo)
+        assert connection.recv(1) == b""
+    assert answer(second.listen, 1) == b"hello"
+
+
 def test_a_toxic_acts_until_it_is_destroyed(stack: Stack, echo: str, tmp_path: Path) -> None:
     proxy = stack.start(ToxiproxyServer(tmp_path)).api.create(echo, "client → echo")
     proxy.add_toxic(type="timeout", name="silent", attributes={"timeout": 0})

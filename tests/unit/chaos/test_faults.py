@@ -21,6 +21,7 @@ from chaos.faults import (
     silence,
     slicer,
 )
+from chaos.late import HeldUp, Rerouted
 from chaos.stack import NotInTime
 
 
@@ -55,6 +56,7 @@ class Asked:
 
     def __init__(self, name: str, recorder: Recorder) -> None:
         self._name, self._recorder = name, recorder
+        self.upstream = f"the upstream of {name}"
 
     def __getattr__(self, method: str) -> Any:
         def asked(*words: Any, **settings: Any) -> None:
@@ -116,13 +118,35 @@ def test_a_toxic_is_added_to_each_half_and_taken_from_each(
     assert healed == [f"a→b destroy_toxic {kind}_{stream}" for stream in streams]
 
 
+def test_what_is_held_up_is_let_go_by_taking_the_latency_away_and_the_connection_outlives_its_source() -> None:
+    begun, healed = done(HeldUp("a", "b"), Recorder())
+    assert [words.split(" attributes")[0] for words in begun] == [
+        "a→b, late add_toxic type=latency stream=upstream",
+        "a→b, late add_toxic type=slow_close stream=upstream",
+    ]
+    assert healed == ["a→b, late destroy_toxic latency_upstream"]
+
+
+def test_new_connections_are_led_past_the_late_proxy_for_good() -> None:
+    assert done(Rerouted("a", "b"), Recorder()) == (["a→b lead_to the upstream of a→b, late"], [])
+
+
 def test_a_process_that_does_not_stop_in_time_is_killed_as_an_init_system_would() -> None:
     begun, _ = done(Restart("ledger"), Recorder(stubborn=True))
     assert begun == ["ledger stop", "ledger kill"]
 
 
 def test_every_fault_tells_in_a_sentence_what_it_does_and_to_whom() -> None:
-    for fault in (Cut("a", "b"), Kill("a"), Pause("a"), Restart("a"), StopPostgres("a"), silence("a", "b")):
+    for fault in (
+        Cut("a", "b"),
+        Kill("a"),
+        Pause("a"),
+        Restart("a"),
+        StopPostgres("a"),
+        silence("a", "b"),
+        HeldUp("a", "b"),
+        Rerouted("a", "b"),
+    ):
         assert fault.words.endswith(".")
         assert fault.lanes
         assert len(fault.label) < 30
