@@ -347,8 +347,8 @@ ENTRIES = _entries(
         "OPERATION_UNKNOWN",
         "vote",
         "UNIMPLEMENTED",
-        "The resource {resource!r} has no operation {operation!r}.",
-        'Register it with @participant.operation("{operation}"), or check the spelling; it has: {known}.',
+        "The resource {resource!r} has no operation {operation!r}; it has: {known}.",
+        "Register it with @participant.operation(…), or check the spelling.",
     ),
     Entry(
         "OPERATION_FAILED",

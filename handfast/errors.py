@@ -223,12 +223,12 @@ def raise_unless_committed(verdict: Verdict) -> None:
 def _mend(reason_code: str, verdict: Verdict, guilty: BranchReport | None) -> str:
     entry = ENTRIES.get(reason_code)
     bqual = guilty.bqual if guilty else ""
-    try:
-        if entry is not None:
+    if entry is not None:
+        try:
             return entry.mend.format(gtrid=verdict.gtrid, bqual=bqual, resource=bqual.partition(".")[0])
-    except KeyError:
-        # The entry's words need what only the participant knew, and put into its reason.
-        return f"`handfast transactions show {verdict.gtrid}` tells more."
+        except KeyError:
+            # A code that is no vote's: its words need what only the participant knew.
+            return f"`handfast transactions show {verdict.gtrid}` tells more."
     return _MENDS[verdict.cause]
 
 

@@ -12,13 +12,13 @@ _PLAIN = {DEADLINE_PASSED, ROLLED_BACK_FIRST, UNKNOWN}
 
 
 def cause_of(fault: HandfastFault) -> Cause:
-    """What a vote says of a fault: what happened, and what to do."""
-    return Cause(fault.code, str(fault))
+    """What a vote says of a fault: what happened. What to do, the client has from the catalog, by the code."""
+    return Cause(fault.code, fault.message)
 
 
 def reason_of(cause: Cause, gtrid: str, bqual: str) -> str:
     """A cause in words."""
-    return cause.reason or str(HandfastFault(cause.code, gtrid=gtrid, bqual=bqual))
+    return cause.reason or HandfastFault(cause.code, gtrid=gtrid, bqual=bqual).message
 
 
 def work_fault(problem: BaseException, xid: Xid) -> HandfastFault:
@@ -57,7 +57,7 @@ def ended_fault(branch: Branch, bqual: str) -> HandfastFault:
     cause = branch.cause
     if cause in _PLAIN and cause is not None:
         return HandfastFault(cause.code, gtrid=branch.gtrid, bqual=bqual)
-    state = branch.state.value if cause is None else f"rolled back ({cause.reason or cause.code})"
+    state = branch.state.value if cause is None else f"rolled back ({(cause.reason or cause.code).rstrip('.')})"
     return HandfastFault("BRANCH_NOT_ACTIVE", gtrid=branch.gtrid, bqual=bqual, state=state)
 
 

@@ -64,7 +64,7 @@ async def test_a_branch_that_the_abort_overtook_is_not_named_as_its_cause() -> N
 @pytest.mark.parametrize(
     ("answer", "mend"),
     [
-        (said_no("a.b", "OPERATION_UNKNOWN", "there is no such operation"), "handfast transactions show"),
+        (said_no("a.b", "PERMISSION_DENIED", "a code that is no vote's"), "handfast transactions show"),
         (said_no("a.b", "NEWER_THAN_US", "who knows"), "Read the branch's reason"),
         (wire.CommitResponse(outcome=types_pb2.OUTCOME_ABORTED), "Run the transaction again"),
     ],
