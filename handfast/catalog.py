@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from handfast.catalog_entry import Entry, Kind
 from handfast.catalog_programs import PROGRAM_ENTRIES
+from handfast.masking import masked
 
 __all__ = ["ENTRIES", "Entry", "HandfastFault", "Kind"]
 
@@ -27,7 +28,7 @@ class HandfastFault(Exception):
         code: the entry's code.
         gtrid: the transaction concerned, or empty.
         bqual: the branch concerned, or empty.
-        fields: what the entry's templates name.
+        fields: what the entry's templates name. Secrets in texts and exceptions are masked.
 
     Raises:
         KeyError: no such entry, or a field that its templates need is missing.
@@ -38,9 +39,15 @@ class HandfastFault(Exception):
         self.code = code
         self.gtrid = gtrid
         self.bqual = bqual
-        self.message = self.entry.message.format(gtrid=gtrid, bqual=bqual, **fields)
-        self.mend = self.entry.mend.format(gtrid=gtrid, bqual=bqual, **fields)
+        shown = {name: _masked(value) for name, value in fields.items()}
+        self.message = self.entry.message.format(gtrid=gtrid, bqual=bqual, **shown)
+        self.mend = self.entry.mend.format(gtrid=gtrid, bqual=bqual, **shown)
         super().__init__(f"{self.message} {self.mend}")
+
+
+def _masked(value: object) -> object:
+    """What may be shown of a field: other people's errors hold DSNs."""
+    return masked(str(value)) if isinstance(value, str | BaseException) else value
 
 
 def _entries(*entries: Entry) -> dict[str, Entry]:

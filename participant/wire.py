@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from handfast.masking import masked
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
 from handfast.xid import Xid
@@ -84,8 +85,8 @@ def finding(found: Finding, resource: str) -> p.Finding:
     return p.Finding(
         check=found.check,
         severity=_SEVERITIES[found.severity],
-        found=found.found,
-        mend=found.mend,
+        found=masked(found.found),
+        mend=masked(found.mend),
         subject=resource,
     )
 

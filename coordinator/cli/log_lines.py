@@ -1,7 +1,7 @@
 """What the coordinator writes on standard error: one line for each thing that happened, as text or as JSON.
 
-A DSN in a message, an extra field or a traceback loses its password here, at the last step before the line is written,
-so that no caller has to think of it.
+A secret in a message, an extra field or a traceback is masked here (``handfast.masking``), at the last step before the
+line is written, so that no caller has to think of it.
 
 A field given as ``extra`` (``log.info("…", extra={"gtrid": gtrid})``) is a key of the JSON line, and ``key=value`` at
 the end of the text line.
@@ -11,28 +11,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-MASK = "***"
+from handfast.masking import masked
 
-# `scheme://user:password@host`; `password=…` of a keyword DSN, bare or in quotes, also as a URI's parameter
-# or a variable (PGPASSWORD). Where it is not clear how far a password goes, more is masked rather than less.
-_URI_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<secret>\S*)(?=@)", re.IGNORECASE)
-_KEYWORD_PASSWORD = re.compile(
-    r"(?P<before>\b\w*password['\"]?\s*[=:]\s*)(?P<secret>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)'\"]+)",
-    re.IGNORECASE,
-)
 _PLAIN_FIELDS = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
-
-
-def masked(text: str) -> str:
-    """The text without the passwords of the DSNs in it."""
-    for pattern in (_URI_PASSWORD, _KEYWORD_PASSWORD):
-        text = pattern.sub(rf"\g<before>{MASK}", text)
-    return text
 
 
 def configure_logging(level: str, form: Literal["text", "json"], stream: TextIO | None = None) -> None:

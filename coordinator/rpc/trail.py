@@ -19,6 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from handfast.masking import masked
+
 logger = logging.getLogger(__name__)
 
 KEPT_MAX = 10_000
@@ -116,7 +118,7 @@ class Trail:
     ) -> None:
         """Write what an operator did, or tried."""
         now = self._clock.unix_ms()
-        self._append(TrailEntry(now, who, peer, action, gtrid, reason[:TEXT_MAX], before, after, error))
+        self._append(TrailEntry(now, who, peer, action, gtrid, masked(reason)[:TEXT_MAX], before, after, error))
 
     def denied(self, who: str, action: str, code: str, *, gtrid: str = "", peer: str = "") -> None:
         """Write that somebody was refused, unless they are refused all the time."""

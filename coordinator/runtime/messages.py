@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from coordinator.protocol import events as e
 from coordinator.protocol.effects import SendCommit, SendRollback
 from coordinator.protocol.states import Outcome, Vote
+from handfast.masking import masked
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
 
@@ -48,7 +49,7 @@ def vote_received(bqual: str, response: p.PrepareResponse, now_s: float) -> e.Vo
     if vote is None:
         reason = f"{bqual} answered Prepare without a vote"
         return e.VoteReceived(bqual, Vote.NO, now_s, reason=reason, reason_code="VOTE_LOST")
-    return e.VoteReceived(bqual, vote, now_s, response.proof, response.reason, response.reason_code)
+    return e.VoteReceived(bqual, vote, now_s, response.proof, masked(response.reason), response.reason_code)
 
 
 def one_phase_answered(bqual: str, response: p.CommitOnePhaseResponse) -> e.OnePhaseAnswered:
@@ -56,7 +57,7 @@ def one_phase_answered(bqual: str, response: p.CommitOnePhaseResponse) -> e.OneP
     outcome = _OUTCOMES.get(response.outcome, Outcome.HEURISTIC_HAZARD)
     if outcome not in (Outcome.COMMITTED, Outcome.ABORTED):
         outcome = Outcome.HEURISTIC_HAZARD
-    return e.OnePhaseAnswered(bqual, outcome, response.reason, response.reason_code)
+    return e.OnePhaseAnswered(bqual, outcome, masked(response.reason), response.reason_code)
 
 
 def branch_ended(bqual: str, response: p.ParticipantCommitResponse | p.ParticipantRollbackResponse) -> e.BranchEnded:

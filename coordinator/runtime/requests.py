@@ -21,6 +21,7 @@ from coordinator.runtime.gtrids import Block, Gtrids
 from coordinator.runtime.lives import is_from_unseen_life
 from coordinator.runtime.running import OnAnswer, Running, running_from_log
 from handfast.catalog import HandfastFault
+from handfast.masking import masked
 from handfast.v1.types_pb2 import Operation
 from handfast.xid import Gtrid, MalformedName, is_gtrid, make_bqual
 
@@ -152,6 +153,7 @@ class Requests:
             HandfastFault: GTRID_MALFORMED, TRANSACTION_FOREIGN, TRANSACTION_UNKNOWN or FIELD_INVALID.
         """
         self._check_text("reason", reason, 1024)
+        reason = masked(reason)
 
         def judge(answer: Running | HandfastFault) -> None:
             on_answer(_refuse_rollback(answer) if isinstance(answer, Running) else answer)

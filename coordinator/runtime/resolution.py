@@ -20,6 +20,7 @@ from coordinator.runtime.requests import Requests, Standing
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
 from handfast.frames import UNIMPLEMENTED, CallFailed
+from handfast.masking import masked
 from handfast.v1 import participant_pb2 as p
 from handfast.xid import split_bqual
 
@@ -60,6 +61,7 @@ class Resolution:
         Raises:
             HandfastFault: RESOLUTION_CONTRADICTS, RESOLUTION_IMPOSSIBLE, LOG_REFUSED, or what is wrong with the gtrid.
         """
+        reason = masked(reason)
         running = self._requests.show(gtrid)
         if running is not None and running.broken:
             raise HandfastFault("RESOLUTION_IMPOSSIBLE", gtrid=gtrid, problem=f"it was set aside: {running.broken}")

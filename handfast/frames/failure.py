@@ -14,6 +14,7 @@ import grpc.aio
 from google.rpc import status_pb2
 
 from handfast.catalog import HandfastFault
+from handfast.masking import masked
 from handfast.v1 import types_pb2
 
 UNREACHABLE = "UNREACHABLE"
@@ -55,6 +56,7 @@ class CallFailed(Exception):
         gtrid: str = "",
         bqual: str = "",
     ) -> None:
+        message = masked(message)  # a peer that is not ours may tell its secrets
         super().__init__(f"{message} {mend}".rstrip())
         self.code = code
         self.message = message

@@ -10,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from coordinator.cli.log_lines import configure_logging, masked
+from coordinator.cli.log_lines import configure_logging
+from handfast.masking import masked
 
 
 @pytest.fixture
