@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from chaos.events import FaultSpan
+from chaos.fault_names import Place, place
 from chaos.history import Call, Status
 from chaos.observers import joined
 from chaos.scenario import DECIDED, Run, Scenario
@@ -39,7 +40,8 @@ _ROWS_MAX = 8
 _LOW_ROW = 0.5
 """How high a row is in a lane of many rows, where no bar has a name."""
 _LABELLED_CALLS_MAX = 8
-_FAULTS_ON_ONE_LINE_MAX = 2
+_NAME_HEIGHT = 0.34
+_NO_NAMES_HEIGHT = 0.3
 _LABEL_FRACTION_MIN = 0.045
 _MARGIN_S = 0.35
 
@@ -97,11 +99,11 @@ class Picture:
     def __init__(self, run: Run, scenario: Scenario) -> None:
         self.run = run
         self.start_s, self.end_s = _extent(run)
-        self._crowded = len(run.faults) > _FAULTS_ON_ONE_LINE_MAX
-        self._headroom = 0.85 if self._crowded else 0.5  # the strip at the top of each lane where faults have names
+        self._names = place(run.faults, LANES, self.start_s, self.end_s)
+        self._headroom = {lane: _headroom(self._names, lane) for lane in LANES}
         self._few = len(run.calls) <= _LABELLED_CALLS_MAX
         rows = {lane: _packed(bars) for lane, bars in _bars(run, few=self._few).items()}
-        self._heights = {lane: self._lane_height(rows[lane]) for lane in LANES}
+        self._heights = {lane: self._lane_height(lane, rows[lane]) for lane in LANES}
         height_in = 1.75 + 0.42 * sum(self._heights.values())
         self.figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=_DPI, facecolor="white")
         top_in, bottom_in = 0.82, 0.82
@@ -110,8 +112,10 @@ class Picture:
         )
         self._title(scenario, height_in)
         self._lanes()
-        for number, fault in enumerate(run.faults):
-            self._fault(fault, number)
+        for fault in run.faults:
+            self._fault(fault)
+        for name in self._names:
+            self._fault_name(name)
         for lane in LANES:
             self._draw_rows(lane, rows[lane])
         self._moments()
@@ -163,38 +167,25 @@ class Picture:
 
     # -- contents --------------------------------------------------------------------------------------------------
 
-    def _fault(self, fault: FaultSpan, number: int) -> None:
+    def _fault(self, fault: FaultSpan) -> None:
         end_s = self.end_s if fault.end_s is None else fault.end_s
         width_s = max(end_s - fault.start_s, (self.end_s - self.start_s) * 0.003)
-        lanes = [lane for lane in fault.lanes if lane in LANES]
-        for lane in lanes:
-            top, height = self._top(lane), self._heights[lane]
-            self.axes.add_patch(
-                Rectangle((fault.start_s, top), width_s, height, color=FAULT, alpha=0.45, linewidth=0, zorder=2)
-            )
-            self.axes.plot([fault.start_s] * 2, [top, top + height], color="#c4532f", linewidth=1, zorder=2)
-        free = [lane for lane in lanes if self._is_free(lane, number)]
-        if lanes:
-            lane = (free or lanes)[0]
-            second_line = self._crowded and sum(lane in other.lanes for other in self.run.faults[:number]) % 2
-            self._fault_label(fault, self._top(lane) + (0.60 if second_line else 0.26))
+        for lane in fault.lanes:
+            if lane in LANES:
+                top, height = self._top(lane), self._heights[lane]
+                self.axes.add_patch(
+                    Rectangle((fault.start_s, top), width_s, height, color=FAULT, alpha=0.45, linewidth=0, zorder=2)
+                )
+                self.axes.plot([fault.start_s] * 2, [top, top + height], color="#c4532f", linewidth=1, zorder=2)
 
-    def _is_free(self, lane: str, number: int) -> bool:
-        """Whether no earlier fault has, or may have, its name at about the same place of this lane."""
-        near_s = 0.2 * (self.end_s - self.start_s)
-        at_s = self.run.faults[number].start_s
-        return not any(lane in other.lanes and at_s - other.start_s < near_s for other in self.run.faults[:number])
-
-    def _fault_label(self, fault: FaultSpan, y: float) -> None:
-        span_s = self.end_s - self.start_s
-        at_end = fault.start_s > self.start_s + 0.72 * span_s
+    def _fault_name(self, name: Place) -> None:
         self.axes.text(
-            fault.start_s + (-0.006 if at_end else 0.006) * span_s, y, fault.label,
-            ha="right" if at_end else "left", va="center", size=8.5, color="#8f3415", zorder=6,
+            name.at_s, self._top(name.lane) + 0.26 + _NAME_HEIGHT * name.line, name.fault.label,
+            ha="right" if name.leftwards else "left", va="center", size=8.5, color="#8f3415", zorder=6,
         )  # fmt: skip
 
     def _draw_rows(self, lane: str, rows: Sequence[Sequence[Bar]]) -> None:
-        top = self._top(lane) + self._headroom
+        top = self._top(lane) + self._headroom[lane]
         for row in rows:
             height = self._row_height(row)
             for bar in row:
@@ -234,7 +225,7 @@ class Picture:
 
     def _moments(self) -> None:
         """The decisions, as diamonds in the coordinator's lane: when the record was made, before any crash."""
-        y = self._top("coordinator") + self._headroom + (0.5 if self._few else 0.25)
+        y = self._top("coordinator") + self._headroom["coordinator"] + (0.5 if self._few else 0.25)
         marker, size = ("D", 5) if self._few else ("|", 9)
         for moments in self.run.phases.values():
             for at_s, event in moments:
@@ -244,11 +235,17 @@ class Picture:
     def _row_height(self, row: Sequence[Bar]) -> float:
         return 1.0 if self._few or any(bar.label for bar in row) else _LOW_ROW
 
-    def _lane_height(self, rows: Sequence[Sequence[Bar]]) -> float:
-        return self._headroom + max(0.55, sum(map(self._row_height, rows))) + 0.12
+    def _lane_height(self, lane: str, rows: Sequence[Sequence[Bar]]) -> float:
+        return self._headroom[lane] + max(0.55, sum(map(self._row_height, rows))) + 0.12
 
     def _top(self, lane: str) -> float:
         return sum(self._heights[other] for other in LANES[: LANES.index(lane)])
+
+
+def _headroom(names: Iterable[Place], lane: str) -> float:
+    """How high the strip at the top of a lane is, where faults have their names."""
+    lines = max((name.line + 1 for name in names if name.lane == lane), default=0)
+    return 0.16 + _NAME_HEIGHT * lines if lines else _NO_NAMES_HEIGHT
 
 
 def _extent(run: Run) -> tuple[float, float]:
