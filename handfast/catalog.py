@@ -319,7 +319,8 @@ ENTRIES = _entries(
         "call",
         "UNAVAILABLE",
         "The participant {bqual} is not open.",
-        "Enter it with `async with` before the server starts; when it is stopping, call another instance.",
+        "Call server.start(), then enter the participant with `async with`; on the way out leave it before "
+        "server.stop(). When the service is stopping, call another instance.",
     ),
     # -- votes ---------------------------------------------------------------------------------------------------
     Entry(

@@ -17,8 +17,9 @@ Clock, options, operations, faults, failpoints, wire and tasks serve all of them
 """
 
 from handfast.catalog import HandfastFault
+from handfast.frames import server_options
 from participant.config import ParticipantOptions
 from participant.participant import Participant, interceptors
 from participant.resource import ResourceManager
 
-__all__ = ["HandfastFault", "Participant", "ParticipantOptions", "ResourceManager", "interceptors"]
+__all__ = ["HandfastFault", "Participant", "ParticipantOptions", "ResourceManager", "interceptors", "server_options"]

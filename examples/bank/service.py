@@ -9,8 +9,7 @@ import grpc.aio
 
 from examples.bank import database
 from examples.bank.booking import Connection
-from handfast.frames import server_options
-from participant import Participant
+from participant import Participant, server_options
 
 Register = Callable[[Participant[Connection], grpc.aio.Server], None]
 """Offers a service's work: its RPCs on the server, its operations to one-shot transactions."""

@@ -10,7 +10,7 @@ from typing import Any
 import grpc.aio
 import psycopg
 
-from participant import Participant
+from participant import Participant, server_options
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -40,7 +40,7 @@ async def serve(name: str, dsn: str, port: str) -> None:
     coordinator = os.environ.get("HANDFAST_ADDRESS", "127.0.0.1:7400")
     participant = Participant(name, dsn, coordinator=coordinator, address=address)
     participant.operation(WORK[name].__name__)(WORK[name])
-    server = grpc.aio.server(interceptors=participant.interceptors())
+    server = grpc.aio.server(interceptors=participant.interceptors(), options=server_options())
     participant.add_to_server(server)  # the coordinator's way in: Prepare, Commit, Rollback
     server.add_insecure_port(address)
     await server.start()
