@@ -100,13 +100,16 @@ class GtridBlocks:
         return None
 
     def _refilling(self) -> asyncio.Task[None]:
-        if self._refill is None:
+        # One that is done and has not been cleared away yet brings nothing any more: awaiting it would return at once,
+        # and whoever draws would go round for ever without letting the loop clear it away.
+        if self._refill is None or self._refill.done():
             self._refill = asyncio.create_task(self._fetch_spare())
             self._refill.add_done_callback(self._on_refilled)
         return self._refill
 
     def _on_refilled(self, task: asyncio.Task[None]) -> None:
-        self._refill = None
+        if self._refill is task:
+            self._refill = None
         if not task.cancelled():
             task.exception()  # seen: told to those who wait, or logged when it was fetched ahead
 

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 import handfast
+from handfast.blocks import GtridBlocks
 from handfast.catalog import HandfastFault
 from handfast.v1 import coordinator_pb2 as wire
 from handfast.xid import Gtrid
@@ -63,6 +64,31 @@ async def test_many_that_wait_at_once_share_the_questions() -> None:
         gtrids = await asyncio.gather(*(draw(tm) for _ in range(64)))
         assert len({gtrid for (gtrid,) in gtrids}) == 64
         assert blocks_asked(coordinator) <= 64 // 8 + 2
+
+
+@pytest.mark.timeout(10)  # what is ruled out is a loop that never ends
+async def test_who_draws_just_as_a_dropped_block_arrives_asks_for_another() -> None:
+    arrives: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asked = 0
+
+    async def fetch() -> wire.BeginResponse:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await arrives
+        return wire.BeginResponse(
+            block=wire.GtridBlock(prefix=f"k3v9q2xw-{asked}-1-", first=0, count=10, lifetime_ms=60_000)
+        )
+
+    blocks = GtridBlocks(fetch, SteppedClock())
+    before = asyncio.create_task(blocks.draw())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    blocks.drop()
+    arrives.set_result(None)
+    just_then = asyncio.create_task(blocks.draw())
+    drawn = await asyncio.gather(before, just_then)
+    assert sorted(gtrid for gtrid, _ in drawn) == ["k3v9q2xw-2-1-0", "k3v9q2xw-2-1-1"]
 
 
 async def test_a_block_of_one_is_enough() -> None:
