@@ -102,13 +102,13 @@ class Session(psycopg.AsyncConnection[TupleRow]):
         return await super().wait(gen, interval, timeout)
 
     async def close(self) -> None:
-        """Close it."""
-        self._stop_reading()
+        """Close it. A statement that waits for its answer fails."""
+        self._give_up_reading()
         await super().close()
 
     def finish(self) -> None:
-        """Close it now."""
-        self._stop_reading()
+        """Close it now. A statement that waits for its answer fails."""
+        self._give_up_reading()
         self.pgconn.finish()
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -138,6 +138,12 @@ class Session(psycopg.AsyncConnection[TupleRow]):
             self._stop_reading()  # the server says something unasked; whoever speaks to it next will hear it
         else:
             self._strayed = True  # asyncio's own loop looks at the socket once more before the waiter has read it
+
+    def _give_up_reading(self) -> None:
+        """Leave the loop, and tell whoever waits, for the loop will not."""
+        self._stop_reading()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(psycopg.OperationalError("the connection was closed under its statement"))
 
     def _stop_reading(self) -> None:
         if self._reading_fd is not None:

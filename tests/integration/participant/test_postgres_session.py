@@ -52,6 +52,20 @@ async def test_a_statement_that_is_interrupted_ends_at_the_server_and_the_sessio
     assert database.fetch("SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND state = 'active'") == []
 
 
+@pytest.mark.parametrize("how", ["close", "finish"])
+async def test_a_statement_whose_session_is_closed_under_it_fails_at_once(database: Database, how: str) -> None:
+    session = await Session.connect(database.dsn, autocommit=True)
+    working = asyncio.create_task(session.execute("SELECT pg_sleep(60)"))
+    await eventually(lambda: session._waiter is not None)
+    if how == "close":
+        await session.close()
+    else:
+        session.finish()
+    await eventually(working.done)
+    with pytest.raises(psycopg.OperationalError):
+        await working
+
+
 async def test_what_is_more_than_a_plain_wait_goes_on_as_psycopg_does_it(session: Session) -> None:
     await session.execute("CREATE TEMP TABLE lines (line text)")
     async with session.cursor() as cursor, cursor.copy("COPY lines FROM STDIN") as copy:
