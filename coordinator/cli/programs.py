@@ -12,6 +12,7 @@ from coordinator.cli.exit_codes import Exit
 from handfast.catalog import HandfastFault
 
 CHECKOUT = "Run it from a checkout of Handfast, after `make install`."
+INSTALL = "Run `make install` in a checkout of Handfast: it brings everything, and no package index has it."
 
 chaos = App(
     name="chaos",
@@ -55,5 +56,5 @@ def load(command: str, module: str) -> Any:
     except ModuleNotFoundError as missing:
         name = missing.name or module
         ours = name.split(".")[0] in {"chaos", "examples"}
-        remedy = CHECKOUT if ours else f"Install it with: pip install 'handfast[{command}]'"
+        remedy = CHECKOUT if ours else INSTALL
         raise HandfastFault("PART_MISSING", command=command, module=name, remedy=remedy) from missing

@@ -99,7 +99,8 @@ def summary(transaction: admin_pb2.Transaction, now_ms: int) -> RenderableType:
         )
         if at
     ]
-    kind = "one-shot" if transaction.one_shot else "interactive"
+    known = "recovered from the log" if transaction.recovered else "interactive"
+    kind = "one-shot" if transaction.one_shot else known
     rows.append(("kind", f"{kind}, begun by {transaction.client}" if transaction.client else kind))
     frame = coloured(ended if ended.startswith("HEURISTIC") else state).style
     return Panel(

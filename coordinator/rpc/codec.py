@@ -191,6 +191,7 @@ def transaction_message(running: Running) -> a.Transaction:
         branches=[branch_message(branch, running) for branch in machine.branches.values()],
         one_shot=running.one_shot,
         client=running.client,
+        recovered=running.recovered,
     )
 
 

@@ -126,7 +126,8 @@ class Driver:
             return self.transactions[record.gtrid]
         branches = [(branch.bqual, branch.proof) for branch in record.branches]
         machine, effects = GlobalTransaction.recovered(record.gtrid, branches)
-        running = Running(machine, record.begun_unix_ms, client=record.client, decided_unix_ms=record.decided_unix_ms)
+        running = Running(machine, record.begun_unix_ms, client=record.client, recovered=True)
+        running.decided_unix_ms = record.decided_unix_ms
         running.note(self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT))
         self._hold(running)
         self.counters["recovered"] += 1

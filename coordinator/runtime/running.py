@@ -41,6 +41,7 @@ class Running:
         deadline_unix_ms: when it must be decided, likewise; for reports, the machine holds the exact one.
         client: the client that began it, as it named itself.
         one_shot: whether its operations came with Execute.
+        recovered: whether it was read from the log, which doesn't keep that.
         operations: what each branch is to do inside Prepare, by bqual.
         result_places: for each operation of the request, in order: its branch and its index there.
         results: what each branch's operations returned, by bqual.
@@ -61,6 +62,7 @@ class Running:
     deadline_unix_ms: int = 0
     client: str = ""
     one_shot: bool = False
+    recovered: bool = False
     operations: dict[str, list[Operation]] = field(default_factory=dict)
     result_places: tuple[tuple[str, int], ...] = ()
     results: dict[str, Sequence[bytes]] = field(default_factory=dict)
@@ -127,6 +129,7 @@ def running_from_log(logged: LoggedTransaction) -> Running:
         machine,
         record.begun_unix_ms,
         client=record.client,
+        recovered=True,
         decided_unix_ms=record.decided_unix_ms,
         ended_unix_ms=end.ended_unix_ms if end else 0,
     )

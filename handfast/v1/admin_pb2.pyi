@@ -219,6 +219,7 @@ class Transaction(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     ONE_SHOT_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    RECOVERED_FIELD_NUMBER: _builtins.int
     gtrid: _builtins.str
     """Its id."""
     state: _types_pb2.TransactionState.ValueType
@@ -238,9 +239,11 @@ class Transaction(_message.Message):
     ended_unix_ms: _builtins.int
     """When its last branch acknowledged, in milliseconds since 1970; 0 when it has not ended."""
     one_shot: _builtins.bool
-    """Whether it was a one-shot transaction."""
+    """Whether it was a one-shot transaction; false as well when `recovered`."""
     client: _builtins.str
     """The client that began it, as it named itself."""
+    recovered: _builtins.bool
+    """Whether what is shown comes from the log, which doesn't say whether it was one-shot."""
     @_builtins.property
     def branches(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Branch]:
         """Its branches."""
@@ -265,10 +268,11 @@ class Transaction(_message.Message):
         history: _abc.Iterable[Global___HistoryEntry] | None = ...,
         one_shot: _builtins.bool = ...,
         client: _builtins.str = ...,
+        recovered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_unix_ms", b"begun_unix_ms", "branches", b"branches", "cause", b"cause", "client", b"client", "deadline_unix_ms", b"deadline_unix_ms", "decided_unix_ms", b"decided_unix_ms", "ended_unix_ms", b"ended_unix_ms", "gtrid", b"gtrid", "history", b"history", "one_shot", b"one_shot", "outcome", b"outcome", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun_unix_ms", b"begun_unix_ms", "branches", b"branches", "cause", b"cause", "client", b"client", "deadline_unix_ms", b"deadline_unix_ms", "decided_unix_ms", b"decided_unix_ms", "ended_unix_ms", b"ended_unix_ms", "gtrid", b"gtrid", "history", b"history", "one_shot", b"one_shot", "outcome", b"outcome", "reason", b"reason", "recovered", b"recovered", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,6 +113,7 @@ async def test_what_only_the_log_remembers_is_listed_and_shown(
     assert (listed.gtrid, listed.outcome) == (gtrid, t.OUTCOME_COMMITTED)
     shown = (await edge.admin.GetTransaction(a.GetTransactionRequest(gtrid=gtrid))).transaction
     assert [entry.event for entry in shown.history] == ["Begun", "DecisionStood", "Ended"]
+    assert (listed.recovered, shown.recovered, shown.one_shot) == (True, True, False)
 
 
 async def test_the_history_tells_votes_decision_and_ends(

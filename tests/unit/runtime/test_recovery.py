@@ -42,6 +42,7 @@ async def test_what_was_decided_goes_on_and_what_was_not_is_presumed_aborted() -
     recovery.start()
     assert after.transport.shown() == [f"Commit {A}", f"Commit {B}"]
     assert list(after.driver.transactions) == [decided]
+    assert after.driver.transactions[decided].recovered
     after.acknowledge(A, B)
     await forced()
     assert list(after.log.unended()) == []
