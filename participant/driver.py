@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from handfast.catalog import HandfastFault
@@ -84,6 +85,7 @@ class Driver(Generic[ConnectionT]):
         self.floor = WorkFloor(bqual, self.branches, manager, operations, options, clock, self._tasks, enlist)
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._finishing: dict[Xid, tuple[Decision, asyncio.Task[Ended]]] = {}
+        self._noted_ends: set[Xid] | None = None
 
     # -- phase one -------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,15 @@ class Driver(Generic[ConnectionT]):
             return True
         branch = self.branches.find(xid.gtrid) if xid.bqual == self.bqual else None
         return branch is not None and (branch.state is State.PREPARING or xid.gtrid in self._under_way)
+
+    @contextmanager
+    def noting_ends(self) -> Iterator[set[Xid]]:
+        """Note the prepared branches that are ended by name meanwhile, also those that this process does not know."""
+        self._noted_ends = set()
+        try:
+            yield self._noted_ends
+        finally:
+            self._noted_ends = None
 
     async def list_prepared(self, resource: str, coordinator_id: str, *, detail: bool) -> list[PreparedBranch]:
         """See ResourceManager.recover; what this process remembers otherwise of a branch that is listed, it drops."""
@@ -350,6 +361,8 @@ class Driver(Generic[ConnectionT]):
             self._failpoints.reach("before-commit")
         finish = self.manager.commit_prepared if commit else self.manager.rollback_prepared
         end = await finish(xid, known)
+        if self._noted_ends is not None:
+            self._noted_ends.add(xid)
         if commit:
             self._failpoints.reach("after-commit")
         if branch is not None:

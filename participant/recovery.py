@@ -17,8 +17,10 @@ It also finds the opposite: branches that this process believes in doubt and tha
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any
 
 from handfast.catalog import HandfastFault
@@ -39,6 +41,14 @@ Inquire = Callable[[str, str], Awaitable[c.InquireResponse]]
 """Asks the coordinator: gtrid, bqual."""
 
 _FATES = {Stand.COMMITTED: Fate.COMMITTED, Stand.ABORTED: Fate.ABORTED, Stand.UNPROVED: Fate.UNPROVED}
+
+
+class _Went(Enum):
+    """How asking about one branch went."""
+
+    WELL = "there is nothing to be done again soon"
+    BADLY = "it stays in doubt for now"
+    UNHEARD = "there was no answer"
 
 
 class Recovery:
@@ -111,18 +121,15 @@ class Recovery:
         ask_all, self._ask_all = self._ask_all, False
         believed = self._driver.branches.in_doubt()
         try:
-            prepared = await self._driver.list_prepared(self._resource, self._coordinator_id, detail=False)
-            await self._find_ended(believed, {branch.xid for branch in prepared})
+            with self._driver.noting_ends() as ended:
+                prepared = await self._driver.list_prepared(self._resource, self._coordinator_id, detail=False)
+                listed = {branch.xid for branch in prepared}
+                await self._find_ended(believed, listed)
+                self.unresolved = {xid: why for xid, why in self.unresolved.items() if xid in listed}
+                well = await self._resolve_all(prepared, ask_all, ended)
         except HandfastFault as fault:
             log.warning("recovery of %s: %s", self._resource, fault.message)
-            self._ask_all = self._ask_all or ask_all
-            return False
-        self.unresolved = {xid: why for xid, why in self.unresolved.items() if xid in {b.xid for b in prepared}}
-        due = [branch for branch in prepared if self._is_due(branch, ask_all)]
-        well = True
-        for start in range(0, len(due), _AT_ONCE_MAX):
-            results = await asyncio.gather(*(self._resolve(branch) for branch in due[start : start + _AT_ONCE_MAX]))
-            well = well and all(results)
+            well = False
         self._ask_all = self._ask_all or (ask_all and not well)
         return well
 
@@ -158,30 +165,48 @@ class Recovery:
             woken.cancel()
             await asyncio.gather(pause, woken, return_exceptions=True)
 
+    async def _resolve_all(self, prepared: list[PreparedBranch], ask_all: bool, ended: set[Xid]) -> bool:
+        """Resolve those that are due, some at a time, until nobody is there to be asked.
+
+        A coordinator that has come back tells most of them before their turn to be asked about.
+        """
+        due = (branch for branch in prepared if branch.xid not in ended and self._is_due(branch, ask_all))
+        well = True
+        while some := list(itertools.islice(due, _AT_ONCE_MAX)):
+            went = await asyncio.gather(*(self._resolve(branch) for branch in some))
+            if all(way is _Went.UNHEARD for way in went):
+                log.warning("%s: the coordinator can't be asked now about what is in doubt", self._resource)
+                return False
+            well = well and all(way is _Went.WELL for way in went)
+        return well
+
     def _is_due(self, branch: PreparedBranch, ask_all: bool) -> bool:
         if self._driver.is_working_on(branch.xid):
             return False
         return ask_all or branch.age_ms >= 1000 * self._options.inquire_after_s
 
-    async def _resolve(self, branch: PreparedBranch) -> bool:
-        """Ask about one branch and act on the answer. Returns whether there is nothing to be done again soon."""
+    async def _resolve(self, branch: PreparedBranch) -> _Went:
+        """Ask about one branch and act on the answer."""
         xid = branch.xid
         try:
             answer = await self._inquire(xid.gtrid, xid.bqual)
             if self._driver.is_working_on(xid):
-                return True
+                return _Went.WELL
             if answer.standing == c.STANDING_COMMIT:
                 await self._driver.commit(xid.gtrid, xid.bqual, branch.proof)
             elif answer.standing == c.STANDING_ABORT:
                 await self._driver.rollback(xid.gtrid, xid.bqual, branch.proof)
             elif answer.standing == c.STANDING_UNKNOWN:
                 self._report(xid, answer.reason or "the coordinator does not know the transaction any more")
-            return answer.standing != c.STANDING_UNDECIDED
-        except (CallFailed, HandfastFault) as problem:
-            log.warning("%s of %s stays in doubt for now: %s", xid.bqual, xid.gtrid, problem)
+            return _Went.BADLY if answer.standing == c.STANDING_UNDECIDED else _Went.WELL
+        except CallFailed as failure:
+            log.warning("%s of %s stays in doubt for now: %s", xid.bqual, xid.gtrid, failure)
+            return _Went.BADLY if failure.answered else _Went.UNHEARD
+        except HandfastFault as fault:
+            log.warning("%s of %s stays in doubt for now: %s", xid.bqual, xid.gtrid, fault)
         except Exception:
             log.exception("%s of %s: resolving it failed", xid.bqual, xid.gtrid)
-        return False
+        return _Went.BADLY
 
     def _report(self, xid: Xid, why: str) -> None:
         if xid not in self.unresolved:
