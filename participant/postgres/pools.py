@@ -124,11 +124,14 @@ class Pool(Generic[ConnectionT]):
             raise
 
     async def _take(self, wait_s: float) -> tuple[ConnectionT, bool]:
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._free.acquire()
-        except TimeoutError:
-            raise PoolFull(f"none came free within {wait_s:g} s") from None
+        if self._free.locked():
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise PoolFull(f"none came free within {wait_s:g} s") from None
+        else:
+            await self._free.acquire()  # at once
         try:
             fresh = not self._idle
             connection = await self._connected() if fresh else self._idle.pop()
