@@ -8,6 +8,9 @@ from chaos.lab import Lab
 from chaos.scenario import Finding, Run, Scenario, some_committed
 
 BEFORE_S = 0.8
+GRACE_S = 3.0
+"""What the services give to calls that hang, and an orderly stop doesn't need."""
+SLOWEST = "slowest stop, seconds"
 
 
 async def act(lab: Lab) -> None:
@@ -15,7 +18,9 @@ async def act(lab: Lab) -> None:
     load = lab.background(lab.load(seconds=10, accounts=20, timeout_s=5))
     for name in ("coordinator", "accounts", "ledger"):
         await lab.rest(BEFORE_S)
+        asked_s = lab.events.now_s()
         async with lab.under(Restart(name)):
+            lab.facts[SLOWEST] = max(lab.facts.get(SLOWEST, 0.0), lab.events.now_s() - asked_s)
             lab.say(name, "it has stopped", "it finished what was decided, and refused what was new")
     await load
 
@@ -23,6 +28,11 @@ async def act(lab: Lab) -> None:
 def expect(run: Run) -> Iterator[Finding]:
     unknown = sum(call.status is Status.INFO for call in run.calls)
     yield some_committed(run, 50)
+    yield Finding(
+        run.facts[SLOWEST] < GRACE_S,
+        f"nothing hangs when a part stops: it takes less than {GRACE_S:g} s",
+        f"slowest stop {run.facts[SLOWEST]:.1f} s",
+    )
     yield Finding(
         run.unknown_resolved == unknown,
         "no outcome stays unknown",
