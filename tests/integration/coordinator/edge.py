@@ -18,6 +18,7 @@ from handfast.v1 import admin_pb2_grpc
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
 from tests.integration.coordinator.participants import Scripted
+from tests.waiting import eventually
 
 R = TypeVar("R", bound=Message)
 
@@ -103,6 +104,10 @@ async def serving(
         stack.push_async_callback(edge.server.stop)
         stack.push_async_callback(edge.channel.close, None)
         await edge.register(*participants)
+        # A one-shot does not wait for the way to its participants: on a machine that crawls it would abort, rightly.
+        served = {one.address for one in participants}
+        known = [one for one in edge.server.requests.directory if one.address in served]
+        await eventually(lambda: all(map(edge.server.links.reachable, known)), within_s=30)
         if not sweeps:
             await edge.server.recovery.close()
         yield edge

@@ -70,7 +70,7 @@ async def test_a_rollback_reaches_every_branch(ask: Ask, accounts: Scripted, led
 async def test_one_shot_results_come_in_the_order_of_the_request(ask: Ask) -> None:
     operations = [operation("accounts", "a"), operation("ledger", "b"), operation("accounts", "c")]
     response = await ask(c.ExecuteRequest(operations=operations))
-    assert (response.outcome, list(response.results)) == (t.OUTCOME_COMMITTED, [b"a", b"b", b"c"])
+    assert (response.outcome, list(response.results)) == (t.OUTCOME_COMMITTED, [b"a", b"b", b"c"]), response
 
 
 async def test_a_unary_participant_without_one_phase_commit_commits_alone_in_two(ask: Ask, ledger: Scripted) -> None:
