@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint format proto proto-check bench chaos lock clean
+.PHONY: help install demo test lint format proto proto-check bench chaos simulate lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: $(STAMP) ## Measure the speed figures, each against its baseline
 
 chaos: $(STAMP) ## Run every fault scenario and write chaos-report/
 	@$(BIN)/handfast chaos run --all --report chaos-report
+
+simulate: $(STAMP) ## Run 1,000 schedules of faults on virtual time; the first seed is printed
+	@$(BIN)/python -m tests.simulation --seeds 1000
 
 # The environments that install from the lock have no uv in them: nobody but this target needs it.
 lock: ## Choose dependency versions afresh and write requirements.txt (and the lab's go.txt)

@@ -297,7 +297,7 @@ def _operator(random: Random, around: Around) -> Fault:
 
 
 def _by_hand(random: Random, around: Around) -> Fault:
-    return ByHand(random.choice(around.databases), random.randint(1, 4), _after_s(random) / 5, random.random() < 0.5)
+    return ByHand(random.choice(around.databases), random.randint(1, 3), _after_s(random) / 20, random.random() < 0.5)
 
 
 def _graceful(random: Random, around: Around) -> Fault:
@@ -317,6 +317,6 @@ _KINDS: dict[Callable[[Random, Around], Fault], float] = {
     _database_crash: 1.5,
     _clock_jump: 0.7,
     _operator: 1.0,
-    _by_hand: 0.5,
+    _by_hand: 2.0,
     _graceful: 0.7,
 }

@@ -26,6 +26,7 @@ from coordinator.runtime.gtrids import Gtrids
 from coordinator.runtime.recovery import Orphan, Recovery
 from coordinator.runtime.requests import Requests, Standing
 from handfast.errors import CoordinatorUnavailable
+from handfast.frames import CallFailed
 from handfast.settling import _Asked
 from handfast.v1 import coordinator_pb2 as c
 from handfast.xid import Gtrid
@@ -334,36 +335,36 @@ def _lost_prepare_is_no(right: Any) -> Any:
 def _act_on(standing: int) -> Callable[[Any], Any]:
     """Take a standing for an abort."""
 
+    def misread(answer: c.InquireResponse) -> c.InquireResponse:
+        if answer.standing == standing:
+            answer.standing = c.STANDING_ABORT
+        return answer
+
+    return _hearing(misread, lambda failure: failure)
+
+
+def _hearing(answered: Callable[[Any], Any], failed: Callable[[CallFailed], Any]) -> Callable[[Any], Any]:
+    """A recovery that hears other answers than it is given."""
+
     def mutated(right: Any) -> Any:
-        async def _resolve(self: BranchRecovery, branch: Any) -> bool:
-            inquire = self._inquire
+        def __init__(self: Any, resource: Any, driver: Any, inquire: Any, *rest: Any) -> None:
+            async def heard(gtrid: str, bqual: str) -> Any:
+                try:
+                    return answered(await inquire(gtrid, bqual))
+                except CallFailed as failure:
+                    instead = failed(failure)
+                if isinstance(instead, CallFailed):
+                    raise instead
+                return instead
 
-            async def misread(gtrid: str, bqual: str) -> c.InquireResponse:
-                answer = await inquire(gtrid, bqual)
-                if answer.standing == standing:
-                    answer.standing = c.STANDING_ABORT
-                return answer
+            right(self, resource, driver, heard, *rest)
 
-            self._inquire = misread
-            try:
-                well: bool = await right(self, branch)
-                return well
-            finally:
-                self._inquire = inquire
-
-        return _resolve
+        return __init__
 
     return mutated
 
 
-def _silence_is_abort(right: Any) -> Any:
-    async def _resolve(self: BranchRecovery, branch: Any) -> bool:
-        well: bool = await right(self, branch)
-        if not well:
-            await self._driver.rollback(branch.xid.gtrid, branch.xid.bqual, branch.proof)
-        return well
-
-    return _resolve
+_silence_is_abort = _hearing(lambda answer: answer, lambda failure: c.InquireResponse(standing=c.STANDING_ABORT))
 
 
 # -- the client ------------------------------------------------------------------------------------------------------
@@ -387,30 +388,30 @@ MUTANTS = (
     _mutant("Commit is sent before its record is forced", 0, Driver, "_force", _send_before_force),
     _mutant(
         "the deadline does not bind the decision",
-        *(190, GlobalTransaction, "_is_late", always(False)),
+        *(91, GlobalTransaction, "_is_late", always(False)),
         Change(Driver, "_force", _force_without_a_look_at_the_clock),
     ),
     _mutant("a READ_ONLY branch counts as prepared", 3, GlobalTransaction, "_decide", _count_read_only),
     _mutant(
         "a lost vote counts as READ_ONLY",
-        *(112, _HANDLERS, e.VoteLost, _lost_vote_is_read_only),
+        *(127, _HANDLERS, e.VoteLost, _lost_vote_is_read_only),
         Change(table._PREPARING, e.VoteLost, may(S.PREPARING, S.COMMITTED)),
     ),
     _mutant(
         "the end is written before it is acknowledged",
-        *(20, _HANDLERS, e.DeliveryFailed, _end_before_acknowledged),
+        *(15, _HANDLERS, e.DeliveryFailed, _end_before_acknowledged),
         Change(table._COMMITTING, e.DeliveryFailed, may(S.COMMITTED)),
     ),
-    _mutant("a decided commit is retried twice, then no more", 5, _HANDLERS, e.DeliveryFailed, _retry_given_up),
+    _mutant("a decided commit is retried twice, then no more", 15, _HANDLERS, e.DeliveryFailed, _retry_given_up),
     _mutant(
         "rollback is possible while the record is being forced",
-        *(167, GlobalTransaction, "_out_of_our_hands", lambda right: property(lambda self: self.one_phase)),
+        *(128, GlobalTransaction, "_out_of_our_hands", lambda right: property(lambda self: self.one_phase)),
         Change(table._ABORTING, e.DecisionStood, lambda right: (S.COMMITTING,)),
         Change(table._ABORTED, e.DecisionStood, lambda right: (S.COMMITTING,)),
     ),
     _mutant("a lost one-phase answer is an abort", 18, Driver, "_on_one_phase_failed", _lost_one_phase_is_abort),
-    _mutant("the sweep lists only once", 25, Recovery, "_sweep_resource", _sweep_without_second_list),
-    _mutant("the sweep does not look at what is active", 122, Recovery, "_sweep_resource", _sweep_ignores_active),
+    _mutant("the sweep lists only once", 11, Recovery, "_sweep_resource", _sweep_without_second_list),
+    _mutant("the sweep does not look at what is active", 115, Recovery, "_sweep_resource", _sweep_ignores_active),
     _mutant(
         "abort is presumed of a one-phase commit",
         *(0, Requests, "_standing_without_record", _presume_abort_of_one_phase),
@@ -424,20 +425,20 @@ MUTANTS = (
         *(0, Requests, "_standing_without_record", _presume_abort_of_later_epochs),
     ),
     _mutant("a claimed name can be claimed again", 81, Gtrids, "claim", _claim_marks_nothing),
-    _mutant("a repeated Execute runs again", 776, Requests, "execute", _execute_again),
+    _mutant("a repeated Execute runs again", 78, Requests, "execute", _execute_again),
     _mutant("the log answers before it forces", 0, SimulatedLog, "_submit", _answer_before_forced),
     _mutant("old transactions are dropped though not ended", 12, _Durable, "_drop", _drop_unended),
     _mutant("an ended transaction is forgotten at once", 0, _Durable, "_end", _drop_at_end),
     _mutant("the epoch does not grow", 0, MemoryLog, "open", _same_epoch),
-    _mutant("a failed fsync is taken for a refusal", 471, MemoryLog, "_fail", _survive_failed_fsync),
+    _mutant("a failed fsync is taken for a refusal", 274, MemoryLog, "_fail", _survive_failed_fsync),
     _mutant("a Rollback leaves no tombstone", 144, Branches, "_bury", always(None)),
     _mutant("a Prepare after NO is begun again", 144, Branches, "on_prepare", _prepare_again_after_no),
     _mutant("YES is voted before PREPARE is done", 0, BranchDriver, "_prepare", _vote_before_prepared),
-    _mutant("42704 is taken for success", 140, Finisher, "_proved_end", _missing_is_success),
+    _mutant("42704 is taken for success", 26, Finisher, "_proved_end", _missing_is_success),
     _mutant("a lost answer to PREPARE is taken for NO", 85, Finisher, "settle_lost", _lost_prepare_is_no),
-    _mutant("UNDECIDED is taken for an abort", 167, BranchRecovery, "_resolve", _act_on(c.STANDING_UNDECIDED)),
-    _mutant("UNKNOWN is taken for an abort", 0, BranchRecovery, "_resolve", _act_on(c.STANDING_UNKNOWN)),
-    _mutant("silence is taken for an abort", 6, BranchRecovery, "_resolve", _silence_is_abort),
+    _mutant("UNDECIDED is taken for an abort", 128, BranchRecovery, "__init__", _act_on(c.STANDING_UNDECIDED)),
+    _mutant("UNKNOWN is taken for an abort", 0, BranchRecovery, "__init__", _act_on(c.STANDING_UNKNOWN)),
+    _mutant("silence is taken for an abort", 6, BranchRecovery, "__init__", _silence_is_abort),
     _mutant("a client takes a lost answer for an abort", 7, _Asked, "on_failure", _lost_answer_is_abort),
 )
 
