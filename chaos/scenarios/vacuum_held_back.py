@@ -44,9 +44,16 @@ async def act(lab: Lab) -> None:
         "coordinator", "`handfast indoubt` and `handfast doctor` show it", "with its age and the command that ends it"
     )
     await lab.rest(2)
-    await lab.blocking(lambda: _handfast(lab, "resolve", gtrid, "--rollback", "--yes", "--reason", "never committed"))
+    wish = ("resolve", gtrid, "--rollback", "--heuristic", "--yes", "--reason", "never committed")
+    done = await lab.blocking(lambda: _handfast(lab, *wish))
+    if error := done.get("error"):
+        lab.say("coordinator", f"`handfast resolve` is refused: {error['message']}")
     await lab.until_in_doubt(0)
-    lab.say("postgres-accounts", "the operator has rolled it back", "`handfast resolve … --rollback`")
+    lab.say(
+        "postgres-accounts",
+        "the operator has rolled it back",
+        "`handfast resolve … --rollback --heuristic`: where nobody knows the decision, a person answers for it",
+    )
     lab.facts[KEPT_AFTER] = await lab.blocking(lambda: _vacuum(lab))
     await lab.pay()
 
