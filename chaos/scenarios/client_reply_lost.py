@@ -40,4 +40,5 @@ SCENARIO = Scenario(
     ),
     act=act,
     expect=expect,
+    tags=frozenset({"short"}),
 )

@@ -48,4 +48,5 @@ SCENARIO = Scenario(
     ),
     act=act,
     expect=expect,
+    tags=frozenset({"short"}),
 )

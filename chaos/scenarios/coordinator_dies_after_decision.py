@@ -47,5 +47,4 @@ SCENARIO = Scenario(
     plan=BankPlan(coordinator_env={FAILPOINT: "after-force"}),
     act=act,
     expect=expect,
-    tags=frozenset({"short"}),
 )

@@ -66,5 +66,4 @@ SCENARIO = Scenario(
     watch_total=True,
     act=act,
     expect=expect,
-    tags=frozenset({"short"}),
 )

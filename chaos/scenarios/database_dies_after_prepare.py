@@ -55,4 +55,5 @@ SCENARIO = Scenario(
     plan=BankPlan(service_env={"ledger-1": {FAILPOINT: "after-prepare=stop"}}),
     act=act,
     expect=expect,
+    tags=frozenset({"short"}),
 )

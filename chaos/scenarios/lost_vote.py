@@ -66,4 +66,5 @@ SCENARIO = Scenario(
     plan=BankPlan(coordinator_flags={"sweep_interval_s": SWEEP_INTERVAL_S}),
     act=act,
     expect=expect,
+    tags=frozenset({"short"}),
 )

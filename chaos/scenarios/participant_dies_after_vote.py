@@ -51,5 +51,4 @@ SCENARIO = Scenario(
     plan=BankPlan(service_env={"ledger-1": {FAILPOINT: "before-commit"}}),
     act=act,
     expect=expect,
-    tags=frozenset({"short"}),
 )

@@ -34,6 +34,12 @@ def test_the_rules_that_a_scenario_breaks_exist(scenario: Scenario) -> None:
     assert scenario.breaks <= CHECKERS.keys()
 
 
+def test_ci_runs_eight_that_need_no_file_system_of_their_own() -> None:
+    short = [scenario for scenario in SCENARIOS if "short" in scenario.tags]
+    assert len(short) == 8
+    assert [scenario.name for scenario in short if scenario.log_kilobytes] == []
+
+
 def test_an_unknown_name_points_to_the_list() -> None:
     with pytest.raises(LookupError, match="handfast chaos list"):
         find("no-such-scenario")
