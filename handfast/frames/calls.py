@@ -317,8 +317,8 @@ class CallStream:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
-                    unanswered = len(self._outstanding) > len(self._queue)
-                    await gathered(self._queue, unanswered, self._frame_messages_max)
+                    under_way = len(self._outstanding) - len(self._queue)
+                    await gathered(self._queue, under_way, self._frame_messages_max)
                     frame = self._gather()
                     if frame is not None:
                         await stream.write(frame)

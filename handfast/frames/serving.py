@@ -80,7 +80,7 @@ class _Outbox:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await gathered(self._waiting, bool(self._owed), self._frame_messages_max)
+                await gathered(self._waiting, len(self._owed), self._frame_messages_max)
                 await self._context.write(self._gather())
 
     def _gather(self) -> Message:

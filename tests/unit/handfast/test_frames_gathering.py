@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Iterable
 
-from handfast.frames.gathering import gathered
+import pytest
+
+from handfast.frames.gathering import IDLE_TURNS_MAX, gathered
 
 
-async def turns_waited(
-    waiting: list[int], brought: Iterable[int], *, expected: bool = True, messages_max: int = 8
-) -> int:
+async def turns_waited(waiting: list[int], brought: Iterable[int], *, under_way: int = 1, messages_max: int = 8) -> int:
     """How many turns of the loop pass before what waits is written, when each brings so many more messages."""
-    writing = asyncio.ensure_future(gathered(waiting, expected, messages_max))
+    writing = asyncio.ensure_future(gathered(waiting, under_way, messages_max))
     await asyncio.sleep(0)  # it begins
     turns = 0
     more = iter(brought)
@@ -22,17 +22,22 @@ async def turns_waited(
 
 
 async def test_what_can_bring_nothing_more_leaves_at_once() -> None:
-    assert await turns_waited([1], [5, 5], expected=False) == 0
+    assert await turns_waited([1], [5, 5], under_way=0) == 0
 
 
-async def test_a_frame_waits_one_turn_for_what_is_being_read() -> None:
-    assert await turns_waited([1], []) == 1
+@pytest.mark.parametrize(("under_way", "turns"), [(1, 1), (2, 2), (1000, IDLE_TURNS_MAX)])
+async def test_the_more_is_under_way_the_more_turns_may_bring_nothing(under_way: int, turns: int) -> None:
+    assert await turns_waited([1], [], under_way=under_way) == turns
 
 
 async def test_a_frame_waits_as_long_as_each_turn_brings_something() -> None:
     waiting = [1]
     assert await turns_waited(waiting, [2, 1, 0, 1]) == 3
     assert len(waiting) == 4
+
+
+async def test_a_turn_that_brings_something_grants_all_the_others_anew() -> None:
+    assert await turns_waited([1], [0, 1, 0, 0, 1], under_way=2) == 4
 
 
 async def test_a_full_frame_waits_no_longer() -> None:
