@@ -41,7 +41,7 @@ async def test_an_old_copy_of_the_log_presumes_nothing_of_the_life_that_it_lacks
     await off_loop(copy_log, bank, tmp_path)
     await off_loop(restart_coordinator, bank, "mid-commit")
     lost_epoch = (await off_loop(bank.admin.status)).epoch
-    async with client_of(bank, timeout=1.5, outcome_wait=0) as client:
+    async with client_of(bank, timeout=5, outcome_wait=0) as client:
         paying = asyncio.create_task(client.pay(next_payment()))
         await off_loop(bank.coordinator.wait, 10)
         with pytest.raises(handfast.OutcomeUnknown) as unknown:
