@@ -36,7 +36,9 @@ def expect(run: Run) -> Iterator[Finding]:
         "the ledger's row can't be written as long as its server is down",
         f"outage {outage.seconds:.1f} s, blocked ledger {waited_s:.1f} s",
     )
-    survived = [one for one in run.in_doubt if one.start_s < outage.start_s and (one.end_s or 0) > (outage.end_s or 0)]
+    # One whose end nobody saw was there at the last look.
+    back_s = outage.end_s or run.ended_s
+    survived = [one for one in run.in_doubt if one.start_s < outage.start_s and (one.end_s or run.ended_s) > back_s]
     yield Finding(
         any(one.database == "ledger" for one in survived),
         "the prepared branch survives the crash of its server",
