@@ -317,6 +317,7 @@ class CallStream:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
+                    # What timed out is still in the queue, so this may come out too small.
                     under_way = len(self._outstanding) - len(self._queue)
                     await gathered(self._queue, under_way, self._frame_messages_max)
                     frame = self._gather()

@@ -28,10 +28,10 @@ async def gathered(waiting: Sized, under_way: int, messages_max: int) -> None:
 
     Args:
         waiting: the messages to be written.
-        under_way: how many others have no answer yet, whose answers may bring more of them.
+        under_way: how many others have no answer yet, whose answers may bring more of them; none at zero and below.
         messages_max: how many messages fill a frame.
     """
     turns_left = granted = min(under_way, IDLE_TURNS_MAX)
-    while turns_left and 0 < (before := len(waiting)) < messages_max:
+    while turns_left > 0 and 0 < (before := len(waiting)) < messages_max:
         await _Turn()
         turns_left = turns_left - 1 if len(waiting) == before else granted

@@ -23,6 +23,7 @@ async def turns_waited(waiting: list[int], brought: Iterable[int], *, under_way:
 
 async def test_what_can_bring_nothing_more_leaves_at_once() -> None:
     assert await turns_waited([1], [5, 5], under_way=0) == 0
+    assert await turns_waited([1], [5, 5], under_way=-1) == 0
 
 
 @pytest.mark.parametrize(("under_way", "turns"), [(1, 1), (2, 2), (1000, IDLE_TURNS_MAX)])
