@@ -20,6 +20,7 @@ from chaos.stack.postgres_binaries import VERSION_DEFAULT, find_binaries
 from chaos.stack.postgres_data import make_template
 from handfast.v1 import admin_pb2, types_pb2
 
+_WATCHES_SEE_S_MAX = 3.0
 _AUDIT_SETTLES_S_MAX = 10.0
 _PHASES_CALLS_MAX = 30
 _LISTED_MAX = 10_000
@@ -161,6 +162,8 @@ async def _settle_branches(lab: Lab) -> None:
         await lab.blocking(lambda: lab.bank.wait_nothing_prepared(IN_DOUBT_S_MAX + 1))
     except NotInTime as late:
         lab.say("", "branches are still in doubt", str(late))
+        return
+    await lab.comes_true(lambda: not lab.in_doubt(), _WATCHES_SEE_S_MAX)  # so that their books have every end
 
 
 def _gather(lab: Lab, healed_s: float) -> Evidence:
