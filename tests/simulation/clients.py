@@ -149,7 +149,9 @@ class ClientProcess(Process):
             return
         self.world.trace(self.name, "%s: %s", gtrid or "(no gtrid)", type(error).__name__)
         # All of these say that certainly nothing was committed: by the call, unless they tell of an abort.
-        alone = plan.one_shot or plan.ending not in ("twice", "both")
+        # A refused request uses no name up, so that its repeat may be taken when what was missing is there.
+        repeated = isinstance(error, errors.Refused) and gtrid in self.world.network.repeated
+        alone = not repeated and (plan.one_shot or plan.ending not in ("twice", "both"))
         if isinstance(error, errors.TransactionAborted) or alone:
             self._told(plan, gtrid, "ABORTED")
 

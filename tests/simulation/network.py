@@ -140,6 +140,7 @@ class Network:
         self.faults: dict[tuple[str, int], MessageFault] = {}
         self.crashes: dict[tuple[str, int, str], CrashOnMessage] = {}
         self.pauses: dict[tuple[str, int], PauseOnMessage] = {}
+        self.repeated: dict[str, None] = {}
         self._held: list[tuple[frozenset[str], Callable[[], None]]] = []
 
     # -- who is there ----------------------------------------------------------------------------------------------
@@ -222,6 +223,7 @@ class Network:
             if effect == "delay request":
                 delay_s += call.fault.delay_s
             elif effect == "repeat":
+                self.repeated[getattr(call.request, "gtrid", "")] = None
                 self._travel(call, delay_s + call.fault.delay_s)
         if effect == "break before":
             self.world.later(delay_s, channel.break_from, channel.peer, "connection reset")
