@@ -72,4 +72,6 @@ async def test_an_old_copy_of_the_log_presumes_nothing_of_the_life_that_it_lacks
         # What its advice comes to, once somebody has found out that the other half committed.
         await admin.Resolve(a.ResolveRequest(gtrid=gtrid, action=a.RESOLVE_ACTION_COMMIT, heuristic=True))
     await off_loop(bank.wait_nothing_prepared, 10)
-    assert (await off_loop(bank.admin.audit)).verdict == "atomic"
+    audit = await off_loop(bank.admin.audit)
+    # Not the verdict: a participant of another test, which is gone, may keep it pending.
+    assert (list(audit.differences), audit.in_doubt) == ([], 0)
