@@ -26,6 +26,8 @@ _PRIVATE_KEY = re.compile(r"(?P<before>-----BEGIN [A-Z ]*PRIVATE KEY-----)(?P<se
 
 def masked(text: str) -> str:
     """The text without the secrets in it."""
+    if not text:
+        return text  # every vote's reason comes by here, and nearly all give none
     for pattern in (_URI_PASSWORD, _KEYWORD_PASSWORD, _BEARER, _PRIVATE_KEY):
         text = pattern.sub(rf"\g<before>{MASK}", text)
     return text
