@@ -18,6 +18,11 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def unix_us() -> int:
+    """Microseconds since 1970, as the machine believes."""
+    return time.time_ns() // 1_000
+
+
 class Clock(Protocol):
     """What waits and retries are made of; a test brings one that it moves by hand."""
 

@@ -43,6 +43,7 @@ from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.running import OnAnswer, Running, Waiter
 from coordinator.runtime.schedule import Schedule
+from coordinator.runtime.trace import ProtocolTrace
 from coordinator.runtime.transport import Transport
 from handfast.catalog import HandfastFault
 from handfast.frames import UNIMPLEMENTED, CallFailed
@@ -86,6 +87,7 @@ class Driver:
         self.finished = self._ended.finished
         self.unrecorded = self._ended.unrecorded
         self.observers: list[Callable[[Running], None]] = []
+        self.trace: ProtocolTrace | None = None
         self.counters = dict.fromkeys(
             ("begun", "committed", "aborted", "heuristic", "one_phase", "read_only", "retries", "recovered"), 0
         )
@@ -131,6 +133,8 @@ class Driver:
         running.note(self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT))
         self._hold(running)
         self.counters["recovered"] += 1
+        if self.trace is not None:
+            self.trace.recovered(running, effects)
         try:
             self._carry_out(running, effects)
         except Exception as defect:  # noqa: BLE001 - reported by _set_aside
@@ -172,6 +176,8 @@ class Driver:
         running.note(now_unix_ms, event)
         try:
             effects = machine.step(event)
+            if self.trace is not None:
+                self.trace.stepped(running, event, before, effects)
             if effects is not NOTHING:
                 self._carry_out(running, effects)
         except Exception as defect:  # noqa: BLE001 - reported by _set_aside
@@ -317,14 +323,8 @@ class Driver:
             # A heuristic end of an abort: without a decision record there is nothing that it could be the end of. Both
             # travel in one force. Where an abort stood already, it goes on standing.
             branches = tuple(LoggedBranch(b.bqual, b.proof) for b in machine.branches.values() if b.vote is Vote.YES)
-            abort = DecisionRecord(
-                machine.gtrid,
-                Decision.ABORT,
-                branches,
-                record.ended_unix_ms,
-                running.begun_unix_ms,
-                running.client,
-            )
+            at = (record.ended_unix_ms, running.begun_unix_ms)
+            abort = DecisionRecord(machine.gtrid, Decision.ABORT, branches, *at, running.client)
             self.log.decide(abort, partial(self._on_abort_written, machine.gtrid))
         # Without a callback: a log that refuses an end keeps it for its next force.
         self.log.end(record)
