@@ -276,6 +276,9 @@ class Driver(Generic[ConnectionT]):
         self._failpoints.reach("before-prepare")
         try:
             made = await self.floor.end(branch, operations, lambda opened: opened.prepare())
+        except asyncio.CancelledError:
+            self._on_cut_off(branch)
+            raise
         except AnswerLost as lost:
             raise self._on_answer_lost(branch, lost) from lost
         except HandfastFault as fault:
@@ -290,6 +293,9 @@ class Driver(Generic[ConnectionT]):
         self._failpoints.reach("before-commit")
         try:
             proof = await self.floor.end(branch, operations, lambda opened: opened.commit())
+        except asyncio.CancelledError:
+            self._on_cut_off(branch)
+            raise
         except AnswerLost as lost:
             raise self._on_answer_lost(branch, lost) from lost
         except HandfastFault as fault:
@@ -297,6 +303,10 @@ class Driver(Generic[ConnectionT]):
             return one_phase_end(branch)
         self._failpoints.reach("after-commit")
         return self.branches.on_committed_open(branch, proof, self._clock.monotonic_s())
+
+    def _on_cut_off(self, branch: Branch) -> None:
+        """This process stops, and waits no longer: nobody here will learn what became of the command."""
+        self.branches.on_answer_lost(branch, branch.proof, self._clock.monotonic_s())
 
     def _on_answer_lost(self, branch: Branch, lost: AnswerLost) -> HandfastFault:
         log.warning("%s of %s: %s", self.bqual, branch.gtrid, lost.problem)

@@ -135,3 +135,30 @@ async def test_work_of_an_earlier_life_of_the_coordinator_is_rolled_back_at_once
     assert voted.cause is not None
     assert "the coordinator restarted" in voted.cause.reason
     assert (await driver.prepare(prepared, OURS, 5.0)).vote is Vote.YES  # what is prepared stays
+
+
+@pytest.mark.parametrize("one_phase", [False, True])
+async def test_a_branch_that_closing_cuts_off_in_the_middle_can_still_be_rolled_back(
+    resource: MemoryResource, one_phase: bool
+) -> None:
+    at_work = asyncio.Event()
+
+    async def hang(changes: Changes, payload: bytes) -> None:
+        at_work.set()
+        await asyncio.Event().wait()
+
+    async def enlist(gtrid: str, deadline_s: float) -> None:
+        pass
+
+    operations = Operations[Changes]()
+    operations.add("write", hang)
+    driver = Driver(OURS, resource, operations, ParticipantOptions(close_wait_s=0.01), SystemClock(), enlist)
+    ask = driver.commit_one_phase if one_phase else driver.prepare
+    asked = asyncio.ensure_future(ask(GTRID, OURS, 5.0, WRITE))
+    await at_work.wait()
+    await driver.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    branch = driver.branches.find(GTRID)
+    assert branch is not None and branch.state is State.IN_DOUBT
+    assert (await driver.rollback(GTRID, OURS, "")).outcome is Outcome.ABORTED
