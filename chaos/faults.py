@@ -14,7 +14,7 @@ bank. Faults block, briefly; ``Lab.inject`` calls them off the event loop and re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -375,3 +375,9 @@ class Crash:
             reach.start_process(self.name)
         else:
             reach.process(self.name).resume()
+
+
+def healing_order(faults: Sequence[Fault]) -> list[Fault]:
+    """The latest first, but databases before all others: a service that is started waits for its own."""
+    latest_first = list(reversed(faults))
+    return sorted(latest_first, key=lambda fault: not fault.lanes[0].startswith("postgres-"))

@@ -17,7 +17,7 @@ import psycopg
 
 from chaos.bank_stack import DATABASE, SERVICES, BankStack, Link
 from chaos.events import CLIENT, EventLog, FaultSpan, Listener
-from chaos.faults import Fault, Restart
+from chaos.faults import Fault, Restart, healing_order
 from chaos.history import Call, History, Status
 from chaos.late import late
 from chaos.lone_client import CENTS
@@ -171,8 +171,8 @@ class Lab:
             await self.heal(fault)
 
     async def heal_all(self) -> None:
-        """Undo what is not undone yet, the latest first."""
-        for fault, _ in reversed(list(self._faults)):
+        """Undo what is not undone yet (see ``healing_order``)."""
+        for fault in healing_order([fault for fault, _ in self._faults]):
             await self.heal(fault)
 
     def lane(self, name: str) -> str:

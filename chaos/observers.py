@@ -9,6 +9,7 @@ They connect to the servers directly, past every proxy, so that what they measur
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class Observer:
         self._thread.join(_LEAVE_S_MAX)
         if self._thread.is_alive():
             for connection in self._connections:
-                connection.cancel()
+                _cancel(connection)
             self._thread.join(_LEAVE_S_MAX)
         self.finish()
 
@@ -142,6 +143,12 @@ class Observer:
         for connection in self._connections:
             connection.close()
         self._connections = []
+
+
+def _cancel(connection: Connection) -> None:
+    """Ask the server to cancel what runs; one that stands still can't be asked, and is not waited for."""
+    with contextlib.suppress(psycopg.Error):
+        connection.cancel_safe(timeout=_LEAVE_S_MAX)
 
 
 class RowProbe(Observer):

@@ -15,6 +15,7 @@ from chaos.faults import (
     Restart,
     StopPostgres,
     bandwidth,
+    healing_order,
     latency,
     limit_data,
     reset_peer,
@@ -150,3 +151,9 @@ def test_every_fault_tells_in_a_sentence_what_it_does_and_to_whom() -> None:
         assert fault.words.endswith(".")
         assert fault.lanes
         assert len(fault.label) < 30
+
+
+def test_databases_heal_first_for_services_that_start_wait_for_theirs() -> None:
+    paused, dead, cut = PausePostgres("accounts"), Restart("accounts"), Cut("ledger", "coordinator")
+    assert healing_order([paused, dead, cut]) == [paused, cut, dead]
+    assert healing_order([dead, paused]) == [paused, dead]
