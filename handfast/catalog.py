@@ -20,6 +20,9 @@ from handfast.masking import masked
 
 __all__ = ["ENTRIES", "Entry", "HandfastFault", "Kind"]
 
+FIELD_LENGTH_MAX = 1_024
+"""What is shown of a text that came from somewhere else: an error must not be as large as what it complains about."""
+
 
 class HandfastFault(Exception):
     """An entry of the catalog that happened.
@@ -46,8 +49,8 @@ class HandfastFault(Exception):
 
 
 def _masked(value: object) -> object:
-    """What may be shown of a field: other people's errors hold DSNs."""
-    return masked(str(value)) if isinstance(value, str | BaseException) else value
+    """What may be shown of a field: other people's errors hold DSNs, and other people's names may be of any length."""
+    return masked(str(value)[:FIELD_LENGTH_MAX]) if isinstance(value, str | BaseException) else value
 
 
 def _entries(*entries: Entry) -> dict[str, Entry]:
@@ -146,6 +149,21 @@ ENTRIES = _entries(
         "INVALID_ARGUMENT",
         "The payload of operation {operation!r} has {size} bytes; the limit is {limit}.",
         "Send a reference instead of the data, or raise `payload_bytes_max`.",
+    ),
+    Entry(
+        "MESSAGE_MALFORMED",
+        "call",
+        "INVALID_ARGUMENT",
+        "What came is no {kind}: {problem}.",
+        "Send what proto/handfast/v1 says, by a protobuf library; a peer that speaks something else is at the wrong "
+        "address.",
+    ),
+    Entry(
+        "CALL_ID_REPEATED",
+        "call",
+        "INVALID_ARGUMENT",
+        "The stream has a call {id} already that is not answered yet, so the answers could not be told apart.",
+        "Give each call on a stream an id of its own, for example by counting.",
     ),
     Entry(
         "MESSAGE_TOO_LARGE",

@@ -14,8 +14,10 @@ import re
 MASK = "***"
 
 # `scheme://user:password@host`; `password=…` of a keyword DSN, bare or in quotes, also as a URI's parameter
-# or a variable (PGPASSWORD). Where it is not clear how far a password goes, more is masked rather than less.
-_URI_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<secret>\S*)(?=@)", re.IGNORECASE)
+# or a variable (PGPASSWORD). Where it is not clear how far a password goes, more is masked rather than less: up to the
+# last @ of the word. The texts may be a stranger's, so no pattern may take a time that grows with their square.
+_UP_TO_LAST_AT = re.compile(r"(?<!\S)\S+@")
+_URI_USER = re.compile(r"\b[a-z][a-z0-9+.-]{0,31}://[^\s:/@]{0,255}:", re.IGNORECASE)
 _KEYWORD_PASSWORD = re.compile(
     r"(?P<before>\b\w*password['\"]?\s*[=:]\s*)(?P<secret>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;)'\"]+)",
     re.IGNORECASE,
@@ -28,6 +30,12 @@ def masked(text: str) -> str:
     """The text without the secrets in it."""
     if not text:
         return text  # every vote's reason comes by here, and nearly all give none
-    for pattern in (_URI_PASSWORD, _KEYWORD_PASSWORD, _BEARER, _PRIVATE_KEY):
+    text = _UP_TO_LAST_AT.sub(_without_uri_password, text)
+    for pattern in (_KEYWORD_PASSWORD, _BEARER, _PRIVATE_KEY):
         text = pattern.sub(rf"\g<before>{MASK}", text)
     return text
+
+
+def _without_uri_password(word: re.Match[str]) -> str:
+    user = _URI_USER.search(word[0])
+    return word[0] if user is None else f"{word[0][: user.end()]}{MASK}@"

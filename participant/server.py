@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
 from handfast.context import from_metadata, joined_to_metadata, within
-from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, serve_frames
+from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, careful, serve_frames
 from handfast.identity import identity_of_peer
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
@@ -221,7 +221,7 @@ def servicer_of(server: grpc.aio.Server) -> ParticipantServicer:
     servicer = _servicers.get(server)
     if servicer is None:
         servicer = _servicers[server] = ParticipantServicer()
-        participant_pb2_grpc.add_ParticipantServicer_to_server(servicer, server)
+        participant_pb2_grpc.add_ParticipantServicer_to_server(servicer, careful(server))
     return servicer
 
 

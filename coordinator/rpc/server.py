@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from coordinator.config import CoordinatorConfig
 from coordinator.log.records import ParticipantRecord
@@ -50,7 +50,8 @@ from coordinator.runtime.recovery import Recovery
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
 from coordinator.runtime.running import Running
-from handfast.frames import server_options
+from coordinator.runtime.trace import ProtocolTrace
+from handfast.frames import careful, server_options
 from handfast.frames.channels import Options
 from handfast.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
 
@@ -157,7 +158,7 @@ class CoordinatorServer:
         self.recovery = Recovery(self.requests, self.links, self._entropy, self.config.sweep_interval_s)
 
     async def _add_services(self) -> None:
-        server, requests, links = self._server, self.requests, self.links
+        server, requests, links = careful(self._server), self.requests, self.links
         access = make_access(self.config, self.trail)
         streams = Streams(stream_limits(self.config), self._clock, self._end_streams)
         coordinator = CoordinatorService(dispatch_for(requests, access), streams)
@@ -169,7 +170,9 @@ class CoordinatorServer:
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection((*SERVICES, health, reflection.SERVICE_NAME), server)
+        reflected = reflection.aio.ReflectionServicer((*SERVICES, health, reflection.SERVICE_NAME))
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add_reflection(reflected, server)
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 

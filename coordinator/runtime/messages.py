@@ -21,6 +21,12 @@ _OUTCOMES = {
     t.OUTCOME_HEURISTIC_HAZARD: Outcome.HEURISTIC_HAZARD,
 }
 
+SAID_LENGTH_MAX = 2_048
+"""What is taken of a participant's words: they are kept with the transaction, logged, and told to its client."""
+
+PROOF_LENGTH_MAX = 1_024
+"""A longer proof is none: it stands in the decision log, and ours have some twenty characters."""
+
 
 def prepare_request(gtrid: str, bqual: str, operations: Sequence[t.Operation], time_left_s: float) -> p.PrepareRequest:
     """Ask for a vote."""
@@ -49,7 +55,11 @@ def vote_received(bqual: str, response: p.PrepareResponse, now_s: float) -> e.Vo
     if vote is None:
         reason = f"{bqual} answered Prepare without a vote"
         return e.VoteReceived(bqual, Vote.NO, now_s, reason=reason, reason_code="VOTE_LOST")
-    return e.VoteReceived(bqual, vote, now_s, response.proof, masked(response.reason), response.reason_code)
+    proof = response.proof
+    if len(proof) > PROOF_LENGTH_MAX:
+        reason = f"{bqual} gave a proof of {len(proof)} characters; {PROOF_LENGTH_MAX} are the most"
+        return e.VoteReceived(bqual, Vote.NO, now_s, reason=reason, reason_code="VOTE_LOST")
+    return e.VoteReceived(bqual, vote, now_s, proof, _said(response.reason), _said(response.reason_code))
 
 
 def one_phase_answered(bqual: str, response: p.CommitOnePhaseResponse) -> e.OnePhaseAnswered:
@@ -57,13 +67,18 @@ def one_phase_answered(bqual: str, response: p.CommitOnePhaseResponse) -> e.OneP
     outcome = _OUTCOMES.get(response.outcome, Outcome.HEURISTIC_HAZARD)
     if outcome not in (Outcome.COMMITTED, Outcome.ABORTED):
         outcome = Outcome.HEURISTIC_HAZARD
-    return e.OnePhaseAnswered(bqual, outcome, masked(response.reason), response.reason_code)
+    return e.OnePhaseAnswered(bqual, outcome, _said(response.reason), _said(response.reason_code))
 
 
 def branch_ended(bqual: str, response: p.ParticipantCommitResponse | p.ParticipantRollbackResponse) -> e.BranchEnded:
     """Read an acknowledgement. One without an outcome says: done as told."""
     told = Outcome.COMMITTED if isinstance(response, p.ParticipantCommitResponse) else Outcome.ABORTED
-    return e.BranchEnded(bqual, _OUTCOMES.get(response.outcome, told), response.evidence)
+    return e.BranchEnded(bqual, _OUTCOMES.get(response.outcome, told), _said(response.evidence))
+
+
+def _said(text: str) -> str:
+    """What a participant says, without secrets, and not more of it than anybody reads."""
+    return masked(text[:SAID_LENGTH_MAX])
 
 
 def _ms(seconds: float) -> int:

@@ -9,6 +9,7 @@ package is that second way, for both services and both sides:
     calls.py     the calling side: CallStream, with its fallback to unary calls
     serving.py   the serving side: serve_frames, and answer_unary for the unary twin of the same dispatch
     gathering.py when a frame leaves
+    reading.py   bytes from strangers, and what becomes of those that are no message
     channels.py  the channel and server settings that both sides need (message size, keepalive, reconnect backoff)
 
 A sender flushes whatever gathered while its last frame was being written, or while the loop still turned for it. There
@@ -27,6 +28,7 @@ from handfast.frames.failure import (
     error_of_fault,
     failure_of_rpc,
 )
+from handfast.frames.reading import careful
 from handfast.frames.service import COORDINATOR, PARTICIPANT, FramedService, Method
 from handfast.frames.serving import Dispatch, Reply, answer_unary, serve_frames
 
@@ -47,6 +49,7 @@ __all__ = [
     "Reply",
     "abort",
     "answer_unary",
+    "careful",
     "channel_options",
     "error_of_fault",
     "failure_of_rpc",

@@ -40,6 +40,7 @@ from handfast.frames.failure import (
     unreachable,
 )
 from handfast.frames.gathering import gathered
+from handfast.frames.reading import reader_or_none
 from handfast.frames.service import FramedService, Method
 
 Metadata = tuple[tuple[str, str], ...]
@@ -266,10 +267,13 @@ class CallStream:
             self._open = True
             writer = asyncio.create_task(self._write(stream))
             try:
+                problem = "the peer ended it"
                 async for frame in stream:
+                    if frame is None:
+                        problem = "it sent what is no frame"
+                        break
                     answered = self._batched = True
                     self._on_frame(frame)
-                problem = "the peer ended it"
             finally:
                 stream.cancel()
                 writer.cancel()
@@ -378,12 +382,12 @@ class CallStream:
                 call.task = asyncio.create_task(self._call_unary(call))
 
     async def _call_unary(self, call: _Call) -> None:
-        method: grpc.aio.UnaryUnaryMultiCallable[Any, Any] = self._channel.unary_unary(
+        method: grpc.aio.UnaryUnaryMultiCallable[Any, Message | None] = self._channel.unary_unary(
             call.method.path,
             request_serializer=_serialize,
-            response_deserializer=call.method.response.FromString,
+            response_deserializer=reader_or_none(call.method.response),
         )
-        reply: Message | CallFailed
+        reply: Message | CallFailed | None
         try:
             await self._reach()
             call.written = True
@@ -396,7 +400,8 @@ class CallStream:
             log.debug("calling %s ended: %r", self._peer, problem)
             reply = unreachable(self._peer, "its channel is closed")
         call.task = None  # settling cancels a call's task, and this is it
-        self._settle(call, reply)
+        nothing = f"its answer is no {call.method.response.DESCRIPTOR.name}"
+        self._settle(call, lost(self._peer, nothing, written=True) if reply is None else reply)
 
 
 def _serialize(message: Message) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from handfast.catalog import HandfastFault
@@ -28,6 +29,12 @@ UNIMPLEMENTED = "UNIMPLEMENTED"
 
 DETAILS_KEY = "grpc-status-details-bin"
 """Where gRPC carries a ``google.rpc.Status``, by convention of all its languages."""
+
+SAID_LENGTH_MAX = 2_048
+"""What is taken of a peer's words, which nobody keeps from saying fourteen MiB."""
+
+STATUS_BYTES_MAX = 1_024
+"""What a unary call's status says, and each text in its details: all of it travels in headers of 8 KiB."""
 
 
 class CallFailed(Exception):
@@ -56,7 +63,7 @@ class CallFailed(Exception):
         gtrid: str = "",
         bqual: str = "",
     ) -> None:
-        message = masked(message)  # a peer that is not ours may tell its secrets
+        message = masked(message[:SAID_LENGTH_MAX])  # a peer that is not ours may tell its secrets
         super().__init__(f"{message} {mend}".rstrip())
         self.code = code
         self.message = message
@@ -172,9 +179,11 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], fault: HandfastFaul
     Raises:
         grpc.aio.AbortError: always; gRPC's own way out of a handler.
     """
-    details = str(fault)
+    details = _cut(str(fault))
     status = status_pb2.Status(code=_number(grpc.StatusCode[fault.entry.grpc_status]), message=details)
-    status.details.add().Pack(error_of_fault(fault))
+    error = error_of_fault(fault)
+    error.message, error.mend = _cut(error.message), _cut(error.mend)
+    status.details.add().Pack(error)
     await context.abort(grpc.StatusCode[fault.entry.grpc_status], details, ((DETAILS_KEY, status.SerializeToString()),))
     raise AssertionError("abort returned")  # it never does; the type checker is told so
 
@@ -185,8 +194,16 @@ def _error_in(problem: grpc.aio.AioRpcError) -> types_pb2.Error | None:
     if not isinstance(carried, bytes):
         return None
     error = types_pb2.Error()
-    unpacked = any(detail.Unpack(error) for detail in status_pb2.Status.FromString(carried).details)
+    try:
+        unpacked = any(detail.Unpack(error) for detail in status_pb2.Status.FromString(carried).details)
+    except DecodeError:
+        return None  # whoever answered is no peer of ours; the status itself still says no
     return error if unpacked else None
+
+
+def _cut(text: str) -> str:
+    """The text, or as much of its beginning as a header takes."""
+    return text.encode()[:STATUS_BYTES_MAX].decode(errors="ignore")
 
 
 def _number(status: grpc.StatusCode) -> int:

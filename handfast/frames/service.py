@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from handfast.frames.reading import reader_or_none
 from handfast.v1 import coordinator_pb2, participant_pb2
 
 CONNECT = "Connect"
@@ -44,7 +45,7 @@ class FramedService:
         reply_fields: the reply's field by the response's type; only methods that frames carry.
         call_frame: makes an empty frame of calls.
         reply_frame: makes an empty frame of replies.
-        parse_reply_frame: reads a frame of replies from its bytes.
+        parse_reply_frame: reads a frame of replies from its bytes; None when they are none.
     """
 
     name: str
@@ -53,7 +54,7 @@ class FramedService:
     reply_fields: dict[type[Message], str]
     call_frame: Callable[[], Message]
     reply_frame: Callable[[], Message]
-    parse_reply_frame: Callable[[bytes], Message]
+    parse_reply_frame: Callable[[bytes], Message | None]
 
     def method(self, request: Message) -> Method:
         """The method that takes this request.
@@ -93,7 +94,7 @@ def framed_service(service: ServiceDescriptor) -> FramedService:
         reply_fields={kind: field for kind, field in reply_fields.items() if field != "error"},
         call_frame=call_frame,
         reply_frame=reply_frame,
-        parse_reply_frame=reply_frame.FromString,
+        parse_reply_frame=reader_or_none(reply_frame),
     )
 
 

@@ -49,7 +49,13 @@ class _Outbox:
         self._gone = False
 
     def owe(self, call_id: int) -> Reply:
-        """Take a call on the books, and give the way to answer it."""
+        """Take a call on the books, and give the way to answer it.
+
+        Raises:
+            HandfastFault: CALL_ID_REPEATED.
+        """
+        if call_id in self._owed:
+            raise HandfastFault("CALL_ID_REPEATED", id=call_id)
         self._owed.add(call_id)
         return partial(self._reply, call_id)
 
@@ -71,8 +77,11 @@ class _Outbox:
         self._wake.set()
 
     def leave(self) -> None:
-        """The stream has ended: answers that come later have nowhere to go."""
+        """The stream has ended: answers that come later have nowhere to go, and those that wait go nowhere."""
         self._gone = True
+        self._owed.clear()
+        self._waiting.clear()
+        self.no_more_calls()
 
     async def write(self) -> None:
         """Write frames until the last answer is written."""
@@ -127,6 +136,9 @@ async def serve_frames(
         stop: when set, no further frame is read, and the stream ends as soon as everything owed is written. For a
             graceful stop: without it a server waits for streams that never end by themselves.
         frame_messages_max: how many replies a frame carries at most.
+
+    Raises:
+        HandfastFault: CALL_ID_REPEATED, by which the stream is to be ended.
     """
     outbox = _Outbox(service, context, frame_messages_max)
     writer = asyncio.create_task(outbox.write())
@@ -136,6 +148,9 @@ async def serve_frames(
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if reader in done:
+            if reader.exception() is not None:
+                outbox.leave()
+                await writer  # what is being written: gRPC can't end a stream with a status in the middle of it
             reader.result()
         outbox.no_more_calls()
         await writer

@@ -1,0 +1,208 @@
+"""Bytes from strangers: how they become messages, and what becomes of those that don't.
+
+gRPC hands bytes to a function that makes a message of them. When it raises, a server logs a traceback and answers
+UNKNOWN, so that whoever can reach a port fills the log from outside; a client logs one too, and gives None for an
+answer. So nothing raises here: on the serving side what can't be read becomes ``Unreadable``, which ``careful``
+answers with an entry of the catalog before any servicer sees it; on the calling side it becomes ``None``, without a
+word, for ``CallStream`` to report.
+
+Small messages cost more than their bytes. Sixteen MiB of empty calls, two bytes each, take a third of a second and
+half a GiB to parse, while everybody else waits. So a large frame is looked through first (``is_too_dense``), and
+refused when it holds more messages than any honest sender would put into it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from handfast.catalog import HandfastFault
+from handfast.frames.failure import abort
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+LOOKED_THROUGH_BYTES = 64 * 1024
+"""A frame up to this size is parsed without a look: it can't cost more than a few milliseconds."""
+
+MESSAGES_MAX = 4_096
+"""How many calls a large frame holds at most, and how many parts a large call. Our own senders write 256 to a frame."""
+
+_LENGTH_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}  # wire type → bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands where a message should: bytes that are none.
+
+    Args:
+        kind: the message that was expected.
+        problem: why they are none.
+    """
+
+    kind: str
+    problem: str
+
+    def fault(self) -> HandfastFault:
+        """The answer to whoever sent them."""
+        return HandfastFault("MESSAGE_MALFORMED", kind=self.kind, problem=self.problem)
+
+
+def reader(kind: type[Message]) -> Callable[[bytes], Message | Unreadable]:
+    """A function that reads messages of this kind, and never raises."""
+    parse, name = kind.FromString, kind.DESCRIPTOR.name
+
+    def read(data: bytes) -> Message | Unreadable:
+        if len(data) > LOOKED_THROUGH_BYTES and is_too_dense(data):
+            return Unreadable(name, f"it holds more than {MESSAGES_MAX} messages")
+        try:
+            return parse(data)
+        except DecodeError as problem:
+            return Unreadable(name, str(problem))
+
+    return read
+
+
+def reader_or_none(kind: type[Message]) -> Callable[[bytes], Any]:
+    """The same for the calling side, where gRPC itself would give None, and log a traceback."""
+    parse = kind.FromString
+
+    def read(data: bytes) -> Message | None:
+        try:
+            return parse(data)
+        except DecodeError:
+            return None
+
+    return read
+
+
+# -- the look before parsing ---------------------------------------------------------------------------------------
+
+
+def is_too_dense(data: bytes) -> bool:
+    """Whether a frame holds more calls, or a large call in it more parts, than ``MESSAGES_MAX``.
+
+    Looks at no more than three levels, for no message of ours repeats anything further down: the frame, its calls,
+    their requests. What is not well-formed is no concern of this; the parser says so.
+    """
+    return _count(memoryview(data), depth=2) > MESSAGES_MAX
+
+
+def _count(data: memoryview, depth: int) -> int:
+    """How many fields there are, or the most in any large field; stops counting past the limit."""
+    position = count = 0
+    while position < len(data) and count <= MESSAGES_MAX:
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        count += 1
+        if kind == _LENGTH_DELIMITED:
+            length, position = _varint(data, position)
+            if depth and length > LOOKED_THROUGH_BYTES:
+                count = max(count, _count(data[position : position + length], depth - 1))
+            position += length
+        elif kind == 0:
+            _, position = _varint(data, position)
+        else:
+            position += _FIXED.get(kind, 0)  # groups have no length: their fields are counted as they come
+    return count
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """A number and where it ends; one that is cut off ends with the data."""
+    number = shift = 0
+    while position < len(data):
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return number, position
+
+
+# -- the serving side ----------------------------------------------------------------------------------------------
+
+
+def careful(server: grpc.aio.Server) -> Any:
+    """A server for ``add_…Servicer_to_server``, whose handlers then answer what can't be read.
+
+    Args:
+        server: where the handlers go.
+    """
+    return _CarefulServer(server)
+
+
+class _CarefulServer:
+    """A server, as the generated code sees it."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Left to ``add_registered_method_handlers``: the generated code calls both, and that one is asked first."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Add a service."""
+        careful = {name: _careful(handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, careful),))
+
+
+def _careful(handler: Any) -> Any:
+    """The handler, with a reader for a deserializer, and a behaviour that never sees what can't be read."""
+    kind: type[Message] = handler.request_deserializer.__self__
+    ways = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+    (way,) = (name for name in ways if getattr(handler, name))
+    wrap = _careful_generator if inspect.isasyncgenfunction(getattr(handler, way)) else _careful_coroutine
+    make = getattr(grpc, f"{way}_rpc_method_handler")
+    behaviour = wrap(getattr(handler, way), streaming=handler.request_streaming)
+    return make(behaviour, request_deserializer=reader(kind), response_serializer=handler.response_serializer)
+
+
+def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], *, streaming: bool) -> Any:
+    async def unary(request: Any, context: Context) -> Any:
+        if type(request) is Unreadable:
+            await abort(context, request.fault())
+        return await behaviour(request, context)
+
+    async def streamed(requests: AsyncIterator[Any], context: Context) -> Any:
+        try:
+            return await behaviour(_readable(requests), context)
+        except HandfastFault as fault:
+            await abort(context, fault)
+
+    return streamed if streaming else unary
+
+
+def _careful_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], *, streaming: bool) -> Any:
+    async def unary(request: Any, context: Context) -> AsyncIterator[Any]:
+        if type(request) is Unreadable:
+            await abort(context, request.fault())
+        async for response in behaviour(request, context):
+            yield response
+
+    async def streamed(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(_readable(requests), context):
+                yield response
+        except HandfastFault as fault:
+            await abort(context, fault)
+
+    return streamed if streaming else unary
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The requests, up to the first that is none.
+
+    Raises:
+        HandfastFault: MESSAGE_MALFORMED.
+    """
+    async for request in requests:
+        if type(request) is Unreadable:
+            raise request.fault()
+        yield request
