@@ -167,6 +167,9 @@ class CoordinatorConfig(BaseSettings):
     audit_trail: Path | None = Field(
         None, description="File to which what operators do, and who is refused, is appended; else LOG.audit.jsonl"
     )
+    trace: Path | None = Field(
+        None, description="File to which each protocol event is appended, for debugging; %p in it becomes the pid"
+    )
     insecure: bool = Field(False, description="Allow an address that other machines reach, without TLS")
     default_timeout_s: Seconds = Field(30, description="Time to decide for a transaction that names none, seconds")
     timeout_max_s: Seconds = Field(3600, description="Longest time to decide that a client may ask for, seconds")

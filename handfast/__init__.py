@@ -16,6 +16,7 @@ What an application imports. A map of the package, from the outside in:
     xid.py           names of transactions and branches
     clock.py         time and chance
     failpoints.py    planned crashes, for tests
+    trace.py         what a process did, for somebody outside (traced_settler.py: the client's)
     v1/              the wire's generated stubs
 
 Names are imported when they are first used, so that `import handfast.xid` does not load gRPC.

@@ -29,6 +29,8 @@ from handfast.frames import COORDINATOR, CallFailed, CallStream
 from handfast.outcomes import ExecuteResult, OutcomeReport, Standing, Verdict, report_of
 from handfast.settling import Settler, no_answer
 from handfast.tls import TlsConfig, open_channel
+from handfast.trace import Owner, Trace, trace_from_environment
+from handfast.traced_settler import TracedSettler
 from handfast.transaction import Transaction
 from handfast.v1 import coordinator_pb2 as wire
 
@@ -115,9 +117,11 @@ class TransactionManager:
         self._channel: grpc.aio.Channel | None = None
         self._calls: CallStream | None = None
         self._unknown: dict[str, int] = {}
+        self._trace: Trace | None = None
 
     async def __aenter__(self) -> Self:
         """Open it."""
+        self._trace = trace_from_environment(Owner("client", self._begin.client, monotonic_s=self._clock.monotonic_s))
         self._channel = open_channel(self._address, self._tls)
         peer = f"the coordinator at {self._address}"
         self._calls = CallStream(
@@ -259,9 +263,10 @@ class TransactionManager:
     def _settler(self) -> Settler:
         if self._calls is None:
             raise RuntimeError("the way to the coordinator is not open: async with handfast.connect(...) as tm")
-        return Settler(
-            self._calls, self._clock, self._outcome_wait_s, self._blocks.drop_block_of, self._remember_unknown
-        )
+        told = (self._blocks.drop_block_of, self._remember_unknown)
+        if self._trace is not None:
+            return TracedSettler(self._trace, self._calls, self._clock, self._outcome_wait_s, *told)
+        return Settler(self._calls, self._clock, self._outcome_wait_s, *told)
 
     def _remember_unknown(self, unknown: OutcomeUnknown) -> None:
         """Keep how many branches a transaction has whose outcome is going to be asked for."""

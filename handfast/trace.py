@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -67,6 +68,7 @@ class TraceFile:
         except OSError as problem:
             said = f"{self.path} can't be written: {problem.strerror}"
             raise HandfastFault("SETTING_INVALID", setting=setting, problem=said) from problem
+        weakref.finalize(self, os.close, self._descriptor)
 
     def write(self, line: str) -> None:
         """See Sink."""
@@ -74,12 +76,6 @@ class TraceFile:
             self._lost = 0
         if self._lost or not self._append(line):
             self._lost += 1
-
-    def close(self) -> None:
-        """Close it; a second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
     def _append(self, line: str) -> bool:
         """Write a line whole; a piece of one, which a full disk leaves, is ended so that the next can be read."""

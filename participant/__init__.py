@@ -13,7 +13,7 @@ The layers, from the inside out:
     participant.py  Participant: all of it, for one resource
     testing.py      a resource in memory and a coordinator made of cardboard, for your own tests
 
-Clock, options, operations, faults, failpoints, wire and tasks serve all of them.
+Clock, options, operations, faults, failpoints, trace, wire and tasks serve all of them.
 """
 
 from handfast.catalog import HandfastFault

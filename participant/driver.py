@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from handfast.catalog import HandfastFault
+from handfast.trace import Trace
 from handfast.xid import Gtrid, Xid
 from participant.clock import Clock
 from participant.config import ParticipantOptions
@@ -44,6 +45,7 @@ from participant.protocol import (
 )
 from participant.resource import AnswerLost, Found, PreparedBranch, ReadOnly, ResourceManager, Stand
 from participant.tasks import Tasks
+from participant.trace import TracedBranches
 from participant.work import Enlist, OperationCall, WorkFloor
 
 ConnectionT = TypeVar("ConnectionT")
@@ -63,6 +65,7 @@ class Driver(Generic[ConnectionT]):
         clock: where time comes from.
         enlist: tells the coordinator of a branch.
         failpoints: planned crashes, for tests.
+        trace: is told of every message and of what became of it; None tells nobody.
     """
 
     def __init__(
@@ -74,10 +77,12 @@ class Driver(Generic[ConnectionT]):
         clock: Clock,
         enlist: Enlist,
         failpoints: Failpoints | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.bqual = bqual
         self.manager = manager
-        self.branches = Branches(bqual, memory_count_max=options.memory_count_max, memory_age_s=options.memory_age_s)
+        self._traced = TracedBranches(trace, bqual, **_memory(options)) if trace is not None else None
+        self.branches = self._traced or Branches(bqual, **_memory(options))
         self._close_wait_s = options.close_wait_s
         self._clock = clock
         self._failpoints = failpoints or Failpoints()
@@ -371,14 +376,20 @@ class Driver(Generic[ConnectionT]):
             self._failpoints.reach("before-commit")
         finish = self.manager.commit_prepared if commit else self.manager.rollback_prepared
         end = await finish(xid, known)
+        outcome = OUTCOMES[decision, end.fate]
+        if self._traced is not None:
+            self._traced.finished(decision, xid, end.fate, outcome, end.evidence)
         if self._noted_ends is not None:
             self._noted_ends.add(xid)
         if commit:
             self._failpoints.reach("after-commit")
         if branch is not None:
             self.branches.on_ended(branch, end.fate, end.evidence, self._clock.monotonic_s())
-        outcome = OUTCOMES[decision, end.fate]
         if outcome in {Outcome.COMMITTED, Outcome.ABORTED}:
             return Ended(outcome)
         log.error("%s of %s: %s: %s", xid.bqual, xid.gtrid, outcome.value, end.evidence)
         return Ended(outcome, end.evidence)
+
+
+def _memory(options: ParticipantOptions) -> dict[str, Any]:
+    return {"memory_count_max": options.memory_count_max, "memory_age_s": options.memory_age_s}

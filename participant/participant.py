@@ -28,6 +28,7 @@ from participant.postgres import PostgresResource
 from participant.recovery import Recovery
 from participant.resource import ResourceManager
 from participant.server import Host, ParticipantServicer, TransactionInterceptor, servicer_of
+from participant.trace import trace_of
 
 ConnectionT = TypeVar("ConnectionT")
 PostgresConnection = psycopg.AsyncConnection[TupleRow]
@@ -115,6 +116,7 @@ class Participant(Generic[ConnectionT]):
             self._clock,
             self._enlist,
             Failpoints.from_environment(),
+            trace_of(self.bqual, self._clock),
         )
         self._recovery = Recovery(self.resource, self._driver, self._link.inquire, self._options, self._clock)
         self._servicers: list[ParticipantServicer] = []

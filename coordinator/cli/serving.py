@@ -18,7 +18,7 @@ ONCE_PER_VALUE = {"participants": "participant", "admins": "admin"}
 METAVARS = {
     **dict.fromkeys(("config", "log", "tls_cert", "tls_key", "tls_client_ca"), "FILE"),
     **dict.fromkeys(("participant_ca", "participant_cert", "participant_key"), "FILE"),
-    **dict.fromkeys(("tokens_file", "audit_trail"), "FILE"),
+    **dict.fromkeys(("tokens_file", "audit_trail", "trace"), "FILE"),
     **dict.fromkeys(("participant_name", "admins"), "NAME"),
     **dict.fromkeys(("log_level", "log_format"), "WORD"),
     "address": "HOST:PORT",

@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -53,6 +54,7 @@ from coordinator.runtime.running import Running
 from coordinator.runtime.trace import ProtocolTrace
 from handfast.frames import careful, server_options
 from handfast.frames.channels import Options
+from handfast.trace import Owner, Sink, Trace, TraceFile
 from handfast.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class CoordinatorServer:
         entropy: where chance comes from.
         failpoints: planned crashes, for tests.
         trail: the audit trail; None keeps it in memory alone.
+        trace: where protocol events are told; None tells nobody.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class CoordinatorServer:
         entropy: Entropy | None = None,
         failpoints: Failpoints | None = None,
         trail: Trail | None = None,
+        trace: Sink | None = None,
     ) -> None:
         self.config = config
         self.address = config.address
@@ -106,6 +110,7 @@ class CoordinatorServer:
         self._entropy = entropy or SystemEntropy()
         self._failpoints = failpoints or Failpoints()
         self.trail = trail or Trail(self._clock)
+        self._trace = trace
         self._log = make_log(on_log_broken)
         self._end_streams = asyncio.Event()
         self._health = HealthServicer()
@@ -152,6 +157,10 @@ class CoordinatorServer:
         driver = Driver(
             self._log, self.links, self._clock, self._entropy, options, self._failpoints, self._on_log_broken
         )
+        if self._trace is not None:
+            owner = Owner("coordinator", coordinator_id, monotonic_s=self._clock.now_s)
+            driver.trace = ProtocolTrace(Trace(self._trace, owner), coordinator_id, epoch)
+            driver.trace.started()
         started_unix_ms = self._log.life_started_unix_ms(epoch) or 0
         gtrids = Gtrids(coordinator_id, epoch, self._clock, options.block_lifetime_s, started_unix_ms)
         self.requests = Requests(driver, gtrids, directory)
@@ -187,6 +196,8 @@ class CoordinatorServer:
         self._end_streams.set()
         await self._server.stop(ANSWER_GRACE_S)
         await self._close()
+        if (trace := self.requests.driver.trace) is not None:
+            trace.stopped()
 
     def _roll_back_active(self) -> None:
         """Nobody may begin phase one any more, and whoever holds locks for it should hear so now."""
@@ -298,8 +309,9 @@ async def serve(config: CoordinatorConfig) -> int:
     failpoints = Failpoints.from_environment()
     clock = SystemClock()
     trail = Trail(clock, config.trail_file)
+    trace = TraceFile(str(config.trace), "trace") if config.trace is not None else None
     server = CoordinatorServer(
-        config, _log_maker(config, clock, failpoints), _exit_log_broken, clock, None, failpoints, trail
+        config, _log_maker(config, clock, failpoints), _exit_log_broken, clock, None, failpoints, trail, trace
     )
     told_to_stop = asyncio.Event()
     with _signals(told_to_stop):

@@ -210,6 +210,8 @@ class Resolution:
     async def _record(
         self, gtrid: str, action: str, heuristic: bool, operator: str, reason: str, before: str, after: str
     ) -> None:
+        if self._driver.trace is not None:
+            self._driver.trace.resolved(gtrid, action, heuristic, operator)
         now = self._driver.clock.unix_ms()
         record = ResolutionRecord(gtrid, action, heuristic, operator, reason, before, after, now)
         await self._write(lambda on_written: self._driver.log.record_resolution(record, on_written))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from coordinator.protocol.effects import Effects
 from coordinator.protocol.events import Event
-from coordinator.protocol.states import TransactionState
+from coordinator.protocol.states import Decision, TransactionState
 from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction
 from coordinator.runtime.running import Running
 from handfast.trace import Trace, told
@@ -59,6 +59,7 @@ class ProtocolTrace:
             after=machine.state,
             branches=self._moved(machine, getattr(event, "bqual", ""), late=before in FINAL_STATES),
             effects=told_effects(effects) or None,
+            outcome=machine.outcome,
         )
         if machine.state in FINAL_STATES:
             self._branches.pop(machine.gtrid, None)
@@ -80,6 +81,28 @@ class ProtocolTrace:
             branches=self._moved(machine, ""),
             effects=told_effects(effects) or None,
         )
+
+    def swept(self, gtrid: str, bqual: str, decision: Decision) -> None:
+        """The sweep is about to end an orphan.
+
+        Args:
+            gtrid: its transaction, which this life does not drive.
+            bqual: the branch.
+            decision: what it is told.
+        """
+        self._trace.note("OrphanSwept", gtrid, branch=bqual, coordinator=self._self, fields={"decision": decision})
+
+    def resolved(self, gtrid: str, action: str, heuristic: bool, operator: str) -> None:
+        """An operator steps in, or has just stepped in.
+
+        Args:
+            gtrid: the transaction.
+            action: what the command was.
+            heuristic: whether it goes against the decision.
+            operator: who.
+        """
+        fields = {"action": action, "heuristic": heuristic, "operator": operator}
+        self._trace.note("OperatorActed", gtrid, coordinator=self._self, fields=fields)
 
     def _begun(self, running: Running) -> None:
         """Told with the first event, for a name that nobody uses is no transaction yet."""

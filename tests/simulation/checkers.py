@@ -394,7 +394,9 @@ class Checkers:
     def at_rest(self) -> None:
         """Judge what is left when nothing moves any more."""
         for gtrid, _ in self.everything_begun():
-            ends = {branch.ended for branch in self.of(gtrid) if branch.changed}
+            # What a person is to decide, as documented, can still end as the others did.
+            judged = [one for one in self.of(gtrid) if one.changed and not self.world.is_left_to_a_person(one.xid)]
+            ends = {branch.ended for branch in judged}
             if gtrid in self.by_hand:
                 continue
             if len(ends) > 1:

@@ -24,9 +24,11 @@ from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.recovery import Recovery
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
+from coordinator.runtime.trace import ProtocolTrace
 from handfast import context
 from handfast.catalog import HandfastFault
 from handfast.client import TransactionManager
+from handfast.trace import Owner, Trace
 from handfast.v1 import coordinator_pb2 as c
 from handfast.xid import make_bqual
 from participant.config import ParticipantOptions
@@ -128,6 +130,13 @@ class Process:
         """The step has come instead of which it crashes."""
         self.world.on_crash_due(self)
 
+    def trace(self, role: str, name: str) -> Trace | None:
+        """What this life writes its trace to; None when none is wanted."""
+        if self.world.lines is None:
+            return None
+        clock = self.clock
+        return Trace(self.world, Owner(role, name, lambda: 1000 * clock.unix_ms(), clock.monotonic_s))
+
     async def main(self) -> None:
         """What it does."""
         raise NotImplementedError
@@ -172,6 +181,9 @@ class CoordinatorProcess(Process):
         self.driver = Driver(
             world.log, links, self.clock, self.clock, options, Failpoints(), lambda broken: world.on_log_broken(broken)
         )
+        if (trace := self.trace("coordinator", identity.coordinator_id)) is not None:
+            self.driver.trace = ProtocolTrace(trace, identity.coordinator_id, identity.epoch)
+            self.driver.trace.started()
         started_unix_ms = world.log.life_started_unix_ms(identity.epoch) or 0
         gtrids = Gtrids(identity.coordinator_id, identity.epoch, self.clock, options.block_lifetime_s, started_unix_ms)
         self.links = links
@@ -251,7 +263,9 @@ class ParticipantProcess(Process):
         async def enlist(gtrid: str, deadline_s: float) -> None:
             await link.enlist(gtrid, self.resource, self.instance, deadline_s)
 
-        self.driver: BranchDriver[Any] = BranchDriver(self.bqual, manager, operations, options, self.clock, enlist)
+        self.driver: BranchDriver[Any] = BranchDriver(
+            *(self.bqual, manager, operations, options, self.clock, enlist), trace=self.trace("participant", self.bqual)
+        )
         self.recovery = BranchRecovery(self.resource, self.driver, link.inquire, options, self.clock)
         servicer = ParticipantServicer()
         await manager.open(self.bqual)
@@ -305,8 +319,9 @@ async def _change(connection: Any, payload: bytes) -> bytes:
 class SimulatedManager(TransactionManager):
     """The client's way to the coordinator, over the simulated network."""
 
-    def on_network(self, network: Network, loop: ProcessLoop) -> Self:
+    def on_network(self, network: Network, loop: ProcessLoop, trace: Trace | None) -> Self:
         """Open it."""
+        self._trace = trace
         channel: Channel = network.open(loop, self._address)
         self._calls = SimulatedStream(channel, on_disconnect=self._blocks.drop)
         return self
@@ -323,4 +338,4 @@ def manager_of(process: Process, block_size: int) -> SimulatedManager:
         block_size=block_size,
         clock=process.clock,
     )
-    return manager.on_network(process.world.network, process.loop)
+    return manager.on_network(process.world.network, process.loop, process.trace("client", process.name))

@@ -21,6 +21,7 @@ from traceback import extract_tb
 from typing import Any
 
 from coordinator.log.store import LogBroken
+from handfast.xid import Xid
 from tests.simulation import injectors
 from tests.simulation.checkers import Checkers, Violation
 from tests.simulation.clients import Auditor, ClientProcess
@@ -78,10 +79,12 @@ class World:
 
     Args:
         scenario: what is run.
+        traced: whether the processes write traces, as HANDFAST_TRACE has them do (``lines``).
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, *, traced: bool = False) -> None:
         self.scenario = scenario
+        self.lines: list[str] | None = [] if traced else None
         self.random = Random(scenario.seed)
         self.scheduler = Scheduler()
         self.loops: list[ProcessLoop] = []
@@ -121,6 +124,11 @@ class World:
         """Write a line."""
         if not self.over:
             self.history.note(self.now_s, who, words, *args)
+
+    def write(self, line: str) -> None:
+        """The file that every process appends its trace to: see handfast.trace.Sink."""
+        if self.lines is not None and not self.over:
+            self.lines.append(line)
 
     def count_fault(self, fault: Fault, words: str) -> None:
         """A fault strikes."""
@@ -281,6 +289,11 @@ class World:
         made_unix_ms = int(gtrid.split("-")[2], 36)
         return gtrid not in self.observe.decided and made_unix_ms < self.log.horizon_unix_ms
 
+    def is_left_to_a_person(self, xid: Xid) -> bool:
+        """Whether a branch is prepared, and nobody but a person may end it."""
+        database = self.databases.get(xid.resource)
+        return database is not None and xid.gid() in database.prepared and self._is_undecidable(xid.gid())
+
     def _undecidable_left(self, database: Database) -> bool:
         return any(
             self._is_undecidable(gid) for gid in database.prepared if gid.startswith(f"handfast_{COORDINATOR_ID}")
@@ -362,3 +375,14 @@ def _errors_to(world: World) -> Iterator[None]:
 def run(scenario: Scenario) -> Report:
     """Run a scenario."""
     return World(scenario).run()
+
+
+def run_traced(scenario: Scenario) -> tuple[Report, list[str], frozenset[str]]:
+    """Run a scenario.
+
+    Returns:
+        What came of it, what its processes traced, and the transactions in which somebody meddled.
+    """
+    world = World(scenario, traced=True)
+    report = world.run()
+    return report, list(world.lines or ()), frozenset(world.observe.by_hand)
