@@ -1,11 +1,11 @@
 """Recovery: what a restart owes, and the sweep for orphans.
 
 At start the log says which transactions are decided commit and not ended; each is taken up where it was, and its
-Commit messages go out again. That is all that *decided* transactions need. The rest is presumed aborted, and for the
-rest there are orphans: branches that are prepared in some database although nobody will ever tell them anything,
-because the coordinator died before it decided, because a Prepare landed after its transaction was given up, or because
-a Rollback was given up. Each participant asks about its own (Inquire); the sweep asks the participants, for the case
-that their asking is what is broken.
+Commit messages go out again (``backlog``). That is all that *decided* transactions need. The rest is presumed aborted,
+and for the rest there are orphans: branches that are prepared in some database although nobody will ever tell them
+anything, because the coordinator died before it decided, because a Prepare landed after its transaction was given up,
+or because a Rollback was given up. Each participant asks about its own (Inquire); the sweep asks the participants, for
+the case that their asking is what is broken.
 
 The sweep must never roll back a transaction that is just being prepared or committed. It lists the prepared branches,
 *then* looks at what is active, *then* at the log, and then lists again, and acts on what all four agree on. A branch of
@@ -23,11 +23,12 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from coordinator.log.records import EndRecord, ParticipantRecord
+from coordinator.log.records import ParticipantRecord
 from coordinator.protocol.effects import SendCommit, SendRollback
 from coordinator.protocol.outcomes import measured
 from coordinator.protocol.states import Decision, Outcome
 from coordinator.runtime import messages
+from coordinator.runtime.backlog import Backlog
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.links import Links
 from coordinator.runtime.lives import OLD_COPY, OLD_COPY_MEND
@@ -74,6 +75,7 @@ class Recovery:
         self._links = links
         self._entropy = entropy
         self._interval_s = interval_s
+        self._backlog = Backlog(self._driver)
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._warned: set[tuple[str, str]] = set()
@@ -81,17 +83,7 @@ class Recovery:
 
     def start(self) -> None:
         """Take up what the log says is decided and not ended, then begin to sweep."""
-        for logged in self._driver.log.unended():
-            if logged.decision.decision is Decision.ABORT:
-                # It needs nothing more, but without an end it would never be cleaned up.
-                now_unix_ms = self._driver.clock.unix_ms()
-                self._driver.log.end(EndRecord(logged.decision.gtrid, Outcome.ABORTED, now_unix_ms))
-                continue
-            try:
-                self._driver.recover(logged.decision)
-            except Exception:
-                # One record that can't be driven must not keep the others' branches in doubt.
-                logger.exception("transaction %s could not be taken up", logged.decision.gtrid)
+        self._backlog.take_up(self._driver.log.unended())
         self._requests.on_registered.append(self._on_registered)
         self._task = asyncio.create_task(self._sweep_for_ever())
 
@@ -100,6 +92,7 @@ class Recovery:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._backlog.close()
 
     def on_link_up(self, address: str) -> None:
         """A participant can be reached again: send what waits for it."""
@@ -114,6 +107,8 @@ class Recovery:
         self._wake.set()
 
     async def _sweep_for_ever(self) -> None:
+        # Before that, most of what a participant would list is on its way to be committed.
+        await self._backlog.told()
         while True:
             await self.sweep()
             wait_s = self._interval_s * (0.75 + 0.5 * self._entropy.jitter())
@@ -209,6 +204,8 @@ class Recovery:
         message: SendCommit | SendRollback
         message = (SendCommit if decision is Decision.COMMIT else SendRollback)(orphan.bqual, orphan.proof)
         request = messages.decision_request(orphan.gtrid, message)
+        if self._driver.trace is not None:
+            self._driver.trace.swept(orphan.gtrid, orphan.bqual, decision)
         try:
             reply = await self._links.ask_resource(split_bqual(orphan.bqual)[0], request, ASK_TIMEOUT_S)
         except CallFailed as failure:
