@@ -15,22 +15,18 @@ from benchmarks.figures import Figure
 from benchmarks.lab import FINISH_CONNECTIONS, Coordinator, run_worker
 from benchmarks.pairs import alternate, summarize
 from chaos.stack import wait_until
+from coordinator.log.batches import apply_batch
+from coordinator.log.chain import Head, read_head
 from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
 from coordinator.log.rows import decision_row, end_row
 from coordinator.log.sqlite import SqliteLog
+from coordinator.log.submissions import Decide, End, Submission
 from coordinator.protocol.states import Decision, Outcome
 from handfast.clock import unix_ms
 from handfast.xid import Gtrid
 
 RESOLVED_S_MAX = 300.0
 CHUNK = 10_000
-
-_FILL = """
-    INSERT INTO decision
-        (gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches, crc,
-         outcome, ended_unix_ms, evidence, end_crc)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
 
 
 def recovery(bench: Bench) -> list[Figure]:
@@ -82,10 +78,11 @@ def _ready_s(coordinator: Coordinator) -> float:
 def fill_log(path: Path, count: int) -> None:
     """Write so many finished transactions into a new log, as the coordinator would have spelled them."""
     coordinator_id = asyncio.run(_make_log(path))
-    rows = finished_rows(coordinator_id, count)
+    submissions = finished(coordinator_id, count)
     with closing(sqlite3.connect(path)) as log, log:
-        while chunk := list(itertools.islice(rows, CHUNK)):
-            log.executemany(_FILL, chunk)
+        head: Head | None = read_head(log)
+        while head is not None and (chunk := list(itertools.islice(submissions, CHUNK))):
+            head = apply_batch(log, chunk, head).head
 
 
 async def _make_log(path: Path) -> str:
@@ -95,12 +92,14 @@ async def _make_log(path: Path) -> str:
     return identity.coordinator_id
 
 
-def finished_rows(coordinator_id: str, count: int) -> Iterator[tuple[object, ...]]:
-    """Rows of finished transactions, the newest ended now."""
+def finished(coordinator_id: str, count: int) -> Iterator[Submission]:
+    """What writes finished transactions, the newest ended now."""
     now_ms = time.time_ns() // 1_000_000
     for number in range(count):
         ended_ms = now_ms - (count - number)
         gtrid = str(Gtrid(coordinator_id, 1, ended_ms, number))
         branches = (LoggedBranch("accounts.bench", f"pg:{number}"), LoggedBranch("ledger.bench", f"pg:{number}"))
-        decision = decision_row(DecisionRecord(gtrid, Decision.COMMIT, branches, ended_ms, ended_ms, "bench"))
-        yield *decision, *end_row(EndRecord(gtrid, Outcome.COMMITTED, ended_ms))[:-1]
+        decision = DecisionRecord(gtrid, Decision.COMMIT, branches, ended_ms, ended_ms, "bench")
+        end = EndRecord(gtrid, Outcome.COMMITTED, ended_ms)
+        yield Decide(decision, decision_row(decision), lambda _: None)
+        yield End(end, end_row(end), None)

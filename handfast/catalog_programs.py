@@ -32,6 +32,24 @@ PROGRAM_ENTRIES = (
         "it aside and run `handfast audit` against a repaired copy.",
     ),
     Entry(
+        "LOG_RECORD_DAMAGED",
+        "start",
+        "DATA_LOSS",
+        "The decision log {path} has a record that is not what was written: {problem}.",
+        "Don't delete the log, and don't start on an old copy: branches may wait for what it holds. Copy all its files "
+        "aside. `handfast log verify --log {path}` lists every record that is wrong and what can be done about each; "
+        "docs/guide-operations.md goes through it.",
+    ),
+    Entry(
+        "LOG_CHAIN_BROKEN",
+        "start",
+        "DATA_LOSS",
+        "The decision log {path} does not hold what was written to it: {problem}.",
+        "Records were changed, removed or put in, by a failing disk, a copy made while it was written, or a hand. Copy "
+        "all its files aside. `handfast log verify --log {path}` lists everything that is wrong and what can be done; "
+        "docs/guide-operations.md goes through it.",
+    ),
+    Entry(
         "LOG_SCHEMA_NEWER",
         "start",
         "FAILED_PRECONDITION",

@@ -6,6 +6,9 @@ other submission is applied on its own, in its place between the runs.
 The register is written once: ``ON CONFLICT DO NOTHING`` leaves the decision that stands, inside one batch as well. When
 every row went in, each offer stands; only when some did not (a repeated Commit, an operator who was faster) does anyone
 need to read which ones do.
+
+Each record that goes in takes the next place in the chain. Whether it goes in is known only afterwards, so a run is
+sealed as if all of it did; when some did not, the run is taken back and written one by one.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import groupby
 
+from coordinator.log.chain import DECISION, END, PARTICIPANT, RESOLUTION, Chain, Head, Row, write_head
 from coordinator.log.identity import raise_horizon
-from coordinator.log.rows import EndRow, read_decision, read_transaction, tombstone_row
+from coordinator.log.retention import close_gaps, drop_ended, drop_replaced, end_of
+from coordinator.log.rows import FORGOTTEN, STORED_COLUMNS, read_decision, read_transaction, tombstone_row
 from coordinator.log.store import LogRefused
 from coordinator.log.submissions import (
     Applied,
@@ -31,38 +36,33 @@ from coordinator.log.submissions import (
 )
 from coordinator.protocol.states import Decision
 
-FORGOTTEN = "forgotten"
-"""Stands for the outcome of an ended transaction that an operator had forgotten. The row stays, so that its decision
-still stands against a later offer and nobody takes its absence for an abort; retention removes it in time."""
-
-STORED_COLUMNS = (
-    "gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches, crc, outcome, ended_unix_ms, evidence, end_crc"
-)
-
 _INSERT_DECISION = """
-    INSERT INTO decision (gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches, crc)
-    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gtrid) DO NOTHING
+    INSERT INTO decision (seq, prev, crc, gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (gtrid) DO NOTHING
 """
+_DELETE_RUN = "DELETE FROM decision WHERE seq > ?"
 _SELECT_DECISION = f"SELECT {STORED_COLUMNS} FROM decision WHERE gtrid = ?"
-_UPDATE_END = """
-    UPDATE decision SET outcome = ?, ended_unix_ms = ?, evidence = ?, end_crc = ?
-    WHERE gtrid = ? AND ended_unix_ms IS NULL
+_UPDATE_TOMBSTONE = """
+    UPDATE decision SET end_seq = ?, end_prev = ?, end_crc = ?, outcome = ?, ended_unix_ms = ?, evidence = ?
+    WHERE gtrid = ?
 """
-_UPDATE_TOMBSTONE = "UPDATE decision SET outcome = ?, ended_unix_ms = ?, evidence = ?, end_crc = ? WHERE gtrid = ?"
-DELETE_ENDED = """
-    DELETE FROM decision WHERE seq IN
-        (SELECT seq FROM decision WHERE ended_unix_ms < ? ORDER BY ended_unix_ms LIMIT ?)
+_UPDATE_END = f"{_UPDATE_TOMBSTONE} AND ended_unix_ms IS NULL"
+_UNDO_END = """
+    UPDATE decision SET end_seq = NULL, end_prev = NULL, end_crc = NULL,
+        outcome = NULL, ended_unix_ms = NULL, evidence = NULL
+    WHERE gtrid = ? AND end_seq > ?
 """
-_DELETE_REPLACED = "DELETE FROM participant WHERE resource = ? AND (instance = ? OR address = ?)"
-_INSERT_PARTICIPANT = "INSERT INTO participant VALUES (?, ?, ?, ?, ?, ?)"
-_INSERT_RESOLUTION = """
-    INSERT INTO resolution (gtrid, action, heuristic, operator, reason, state_before, state_after, unix_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_INSERT_PARTICIPANT = "INSERT INTO participant VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_RESOLUTION = "INSERT INTO resolution VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-def apply_batch(connection: sqlite3.Connection, batch: Sequence[Submission]) -> Applied:
+def apply_batch(connection: sqlite3.Connection, batch: Sequence[Submission], head: Head) -> Applied:
     """Write a batch.
+
+    Args:
+        connection: in a transaction.
+        batch: what to write, in order.
+        head: where the chain ends before it.
 
     Raises:
         sqlite3.Error: SQLite can't; the transaction must be rolled back.
@@ -70,38 +70,53 @@ def apply_batch(connection: sqlite3.Connection, batch: Sequence[Submission]) -> 
         DamagedIdentity: the coordinator's row does.
     """
     results: list[Result] = []
+    chain = Chain(head)
     decisions = ends = others = 0
     for frequent, group in groupby(batch, key=_is_frequent):
         if frequent:
             run = [one for one in group if isinstance(one, Decide | End)]
-            decisions += _insert_decisions(connection, run, results)
-            ends += _update_ends(connection, run)
+            decisions += _insert_decisions(connection, chain, run, results)
+            ends += _update_ends(connection, chain, run)
         else:
             for submission in group:
-                results.append(_apply_alone(connection, submission))
+                results.append(_apply_alone(connection, chain, submission))
                 others += type(submission) is Register or type(submission) is Resolve
-    return Applied(results, decisions, ends, others)
-
-
-def last_seq(connection: sqlite3.Connection) -> int:
-    """Return the newest decision's number. It tells whether a batch with decisions is in the log."""
-    seq: int = connection.execute("SELECT coalesce(max(seq), 0) FROM decision").fetchone()[0]
-    return seq
+    after = Head(chain.seq, chain.hash, head.adopted_seq)
+    if after.seq != head.seq:
+        write_head(connection, after)
+    return Applied(results, decisions, ends, others, after)
 
 
 def _is_frequent(submission: Submission) -> bool:
     return type(submission) is Decide or type(submission) is End
 
 
-def _insert_decisions(connection: sqlite3.Connection, run: Sequence[Decide | End], results: list[Result]) -> int:
+def _insert_decisions(
+    connection: sqlite3.Connection, chain: Chain, run: Sequence[Decide | End], results: list[Result]
+) -> int:
     """Insert a run's decisions, and append each submission's result; return how many decisions went in."""
     offered = [one for one in run if type(one) is Decide]
-    inserted = 0
+    inserted, standing = 0, {}
     if offered:
-        inserted = connection.executemany(_INSERT_DECISION, [one.row for one in offered]).rowcount
-    standing = {} if inserted == len(offered) else _standing(connection, offered)
+        seq_before = chain.seq
+        rows = chain.seal(DECISION, [one.row for one in offered])
+        inserted = connection.executemany(_INSERT_DECISION, rows).rowcount
+        if inserted != len(offered):
+            connection.execute(_DELETE_RUN, (seq_before,))
+            chain.rewind(rows[0])
+            inserted = sum(_goes_in(connection, chain, DECISION, one.row, _INSERT_DECISION) for one in offered)
+            standing = _standing(connection, offered)
     results.extend(standing.get(one.record.gtrid, one.record.decision) if type(one) is Decide else None for one in run)
     return inserted
+
+
+def _goes_in(connection: sqlite3.Connection, chain: Chain, kind: bytes, row: Row, statement: str) -> bool:
+    """Write one record, if nothing stands in its way; tell whether it took its place in the chain."""
+    stored = chain.seal_one(kind, row)
+    if connection.execute(statement, stored).rowcount == 1:
+        return True
+    chain.rewind(stored)
+    return False
 
 
 def _standing(connection: sqlite3.Connection, offered: Sequence[Decide]) -> dict[str, Decision]:
@@ -112,35 +127,47 @@ def _standing(connection: sqlite3.Connection, offered: Sequence[Decide]) -> dict
     return standing
 
 
-def _update_ends(connection: sqlite3.Connection, run: Sequence[Decide | End]) -> int:
-    rows: list[EndRow] = [one.row for one in run if type(one) is End]
-    return connection.executemany(_UPDATE_END, rows).rowcount if rows else 0
+def _update_ends(connection: sqlite3.Connection, chain: Chain, run: Sequence[Decide | End]) -> int:
+    """Write a run's ends; return how many had a decision without one."""
+    rows = [one.row for one in run if type(one) is End]
+    if not rows:
+        return 0
+    seq_before = chain.seq
+    stored = chain.seal(END, rows)
+    updated = connection.executemany(_UPDATE_END, stored).rowcount
+    if updated == len(rows):
+        return updated
+    connection.executemany(_UNDO_END, [(values[-1], seq_before) for values, _, _ in rows])
+    chain.rewind(stored[0])
+    return sum(_goes_in(connection, chain, END, row, _UPDATE_END) for row in rows)
 
 
-def _apply_alone(connection: sqlite3.Connection, submission: Submission) -> Result:
+def _apply_alone(connection: sqlite3.Connection, chain: Chain, submission: Submission) -> Result:
     match submission:
         case Register(record=participant, row=row):
-            connection.execute(_DELETE_REPLACED, (participant.resource, participant.instance, participant.address))
-            connection.execute(_INSERT_PARTICIPANT, row)
-        case Resolve():
-            connection.execute(_INSERT_RESOLUTION, submission.row)
+            drop_replaced(connection, chain, participant.resource, participant.instance, participant.address)
+            connection.execute(_INSERT_PARTICIPANT, chain.seal_one(PARTICIPANT, row))
+        case Resolve(row=row):
+            connection.execute(_INSERT_RESOLUTION, chain.seal_one(RESOLUTION, row))
         case Forget(gtrid=gtrid):
-            return _forget(connection, gtrid)
+            return _forget(connection, chain, gtrid)
         case RaiseHorizon(horizon_unix_ms=horizon_unix_ms):
-            raise_horizon(connection, horizon_unix_ms)
+            if raise_horizon(connection, horizon_unix_ms):
+                close_gaps(connection, chain, [])
         case DropEnded(horizon_unix_ms=horizon_unix_ms, limit=limit):
-            return connection.execute(DELETE_ENDED, (horizon_unix_ms, limit)).rowcount
+            return drop_ended(connection, chain, horizon_unix_ms, limit)
         case Decide() | End():
             raise TypeError(f"applied in runs: {submission}")
     return None
 
 
-def _forget(connection: sqlite3.Connection, gtrid: str) -> LogRefused | None:
+def _forget(connection: sqlite3.Connection, chain: Chain, gtrid: str) -> LogRefused | None:
     rows = connection.execute(_SELECT_DECISION, (gtrid,)).fetchall()
-    if not rows or rows[0][7] == FORGOTTEN:
+    if not rows or rows[0][12] == FORGOTTEN:
         return LogRefused(f"{gtrid} is not in the log")
     known = read_transaction(rows[0])
     if known.end is None:
         return LogRefused(f"{gtrid} has not ended: some branch may still need its decision")
-    connection.execute(_UPDATE_TOMBSTONE, tombstone_row(gtrid, FORGOTTEN, known.end.ended_unix_ms))
+    connection.execute(_UPDATE_TOMBSTONE, chain.seal_one(END, tombstone_row(gtrid, known.end.ended_unix_ms)))
+    close_gaps(connection, chain, [end_of(rows[0])])
     return None

@@ -15,8 +15,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.log.chain import Head, read_head
+from coordinator.log.checking import check_at_start
 from coordinator.log.identity import DamagedIdentity, Life, begin_life
 from coordinator.log.locking import LogLock
+from coordinator.log.rows import DamagedRow
 from coordinator.log.schema import migrate, refuse_foreign
 from handfast.catalog import HandfastFault
 
@@ -46,12 +49,14 @@ class OpenLog:
 
     Args:
         life: whose log it is, and in which epoch.
+        head: where its chain of records ends.
         writer: the connection for the writer's thread.
         reader: the read-only connection for the loop's thread.
         lock: keeps others out.
     """
 
     life: Life
+    head: Head
     writer: sqlite3.Connection
     reader: sqlite3.Connection
     lock: LogLock
@@ -81,7 +86,8 @@ def open_files(
         expected_coordinator_id: whose log this must be; None accepts any.
 
     Raises:
-        HandfastFault: LOG_PATH_UNUSABLE, LOG_LOCKED, LOG_CORRUPT, LOG_SCHEMA_NEWER or LOG_OF_ANOTHER.
+        HandfastFault: LOG_PATH_UNUSABLE, LOG_LOCKED, LOG_CORRUPT, LOG_RECORD_DAMAGED, LOG_CHAIN_BROKEN,
+            LOG_SCHEMA_NEWER or LOG_OF_ANOTHER.
     """
     _check_place(log)
     with ExitStack() as undo:
@@ -97,10 +103,12 @@ def open_files(
             # Used by one thread at a time: the one that opens it, then the writer's, then the one that closes it.
             writer = sqlite3.connect(log, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
             undo.callback(writer.close)
+            writer.text_factory = lenient_text
             refuse_foreign(writer, str(log))
             _check_small(log, writer)
             _make_durable(log, writer)
             migrate(writer, str(log))
+            check_at_start(writer, str(log))
             life = begin_life(
                 writer,
                 str(log),
@@ -108,10 +116,11 @@ def open_files(
                 unix_ms=unix_ms,
                 expected_coordinator_id=expected_coordinator_id,
             )
+            head = read_head(writer)
             reader = connect_reader(log)
             undo.callback(reader.close)
         undo.pop_all()
-        return OpenLog(life, writer, reader, lock)
+        return OpenLog(life, head, writer, reader, lock)
 
 
 def connect_reader(log: Path) -> sqlite3.Connection:
@@ -119,19 +128,22 @@ def connect_reader(log: Path) -> sqlite3.Connection:
 
     In WAL mode a reader sees a transaction once the writer has published it in the WAL's index, and with
     synchronous=FULL the writer does so after the fsync: what can be read is durable, and what is durable can be read.
-    Text that is not UTF-8 reads as something else rather than failing, so that the checksum can name the record.
-
     From its first read on, the connection counts as open with SQLite: a writer's connection that is closed while this
     one is open makes no checkpoint.
     """
     reader = sqlite3.connect(f"{log.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
-    reader.text_factory = lambda raw: raw.decode(errors="replace")
+    reader.text_factory = lenient_text
     try:
         reader.execute("SELECT epoch FROM coordinator").fetchall()
     except BaseException:
         reader.close()
         raise
     return reader
+
+
+def lenient_text(raw: bytes) -> str:
+    """Read text that is not UTF-8 as something else rather than fail, so that the checksum can name the record."""
+    return raw.decode(errors="replace")
 
 
 @contextmanager
@@ -141,6 +153,8 @@ def naming_damage(path: str, gtrid: str = "") -> Iterator[None]:
         yield
     except DamagedIdentity as error:
         raise HandfastFault("LOG_CORRUPT", path=path, problem=error) from error
+    except DamagedRow as error:
+        raise HandfastFault("LOG_RECORD_DAMAGED", gtrid=error.gtrid, path=path, problem=error) from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code == sqlite3.SQLITE_BUSY:

@@ -1,9 +1,10 @@
 """The one row that says whose log this is, in which of its lives, and how far back it remembers; and when each life
 started.
 
-An epoch that went back would make recovery take the living for the dead, and an id that changed would leave every
-prepared branch without a coordinator; so this row has a checksum too. The starts need none: what they are for is to
-recognize names that were handed out in a life of another copy of this log, and a damaged one only does so too often.
+An epoch that went back would make recovery take the living for the dead, an id that changed would leave every prepared
+branch without a coordinator, and a horizon that went back would have commits that were dropped presumed to be aborts.
+So the row has a checksum; and since it is replaced rather than appended, the chain has its content too: each life's
+start is a record with the id and the epoch, and each checkpoint has the horizon (``retention``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from coordinator.log.chain import LIFE, Chain, Head, read_head, write_head
 from coordinator.log.records import Identity
 from handfast.catalog import HandfastFault
 from handfast.xid import is_gtrid
@@ -69,14 +71,14 @@ def begin_life(
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        life = _read_life(connection)
+        life = read_life(connection)
         if expected_coordinator_id is not None and (life is None or life.coordinator_id != expected_coordinator_id):
             found = "nobody yet (it is new)" if life is None else life.coordinator_id
             raise HandfastFault("LOG_OF_ANOTHER", path=path, found=found, expected=expected_coordinator_id)
         life = Life(_check_id(make_coordinator_id()), 0, 0) if life is None else life
         life = replace(life, epoch=life.epoch + 1)
         _write_life(connection, life)
-        connection.execute("INSERT INTO life (epoch, started_unix_ms) VALUES (?, ?)", (life.epoch, unix_ms()))
+        _append_start(connection, life, unix_ms())
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -85,21 +87,30 @@ def begin_life(
     return life
 
 
-def raise_horizon(connection: sqlite3.Connection, horizon_unix_ms: int) -> None:
+def raise_horizon(connection: sqlite3.Connection, horizon_unix_ms: int) -> bool:
     """Write the horizon, inside the caller's transaction; a lower one changes nothing.
+
+    Returns:
+        Whether it was raised.
 
     Raises:
         DamagedIdentity: the row is missing or fails its checksum.
     """
-    life = _read_life(connection)
+    life = read_life(connection)
     if life is None:
         raise DamagedIdentity("the log has lost its coordinator's id")
-    if horizon_unix_ms > life.horizon_unix_ms:
-        _write_life(connection, replace(life, horizon_unix_ms=horizon_unix_ms))
+    if horizon_unix_ms <= life.horizon_unix_ms:
+        return False
+    _write_life(connection, replace(life, horizon_unix_ms=horizon_unix_ms))
+    return True
 
 
-def _read_life(connection: sqlite3.Connection) -> Life | None:
-    """Return the row; None in a log that has only just been created."""
+def read_life(connection: sqlite3.Connection) -> Life | None:
+    """Return the row; None in a log that has only just been created.
+
+    Raises:
+        DamagedIdentity: the row is missing, is not alone, or fails its checksum.
+    """
     rows = connection.execute("SELECT coordinator_id, epoch, horizon_unix_ms, crc FROM coordinator").fetchall()
     if not rows and connection.execute("SELECT 1 FROM decision LIMIT 1").fetchall() == []:
         return None
@@ -109,6 +120,23 @@ def _read_life(connection: sqlite3.Connection) -> Life | None:
     if life.crc() != rows[0][3]:
         raise DamagedIdentity("its coordinator's id, epoch or horizon fails the checksum")
     return life
+
+
+def life_content(epoch: object, started_unix_ms: object, coordinator_id: object) -> bytes:
+    """The start of a life as its seal covers it."""
+    return f"{coordinator_id}\0{epoch}\0{started_unix_ms}".encode()
+
+
+def _append_start(connection: sqlite3.Connection, life: Life, started_unix_ms: int) -> None:
+    head = read_head(connection)
+    chain = Chain(head)
+    values = (life.epoch, started_unix_ms, life.coordinator_id)
+    content = life_content(*values)
+    connection.execute(
+        "INSERT INTO life (seq, prev, crc, epoch, started_unix_ms, coordinator_id) VALUES (?, ?, ?, ?, ?, ?)",
+        chain.seal_one(LIFE, (values, content, zlib.crc32(content))),
+    )
+    write_head(connection, Head(chain.seq, chain.hash, head.adopted_seq))
 
 
 def _write_life(connection: sqlite3.Connection, life: Life) -> None:

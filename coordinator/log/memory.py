@@ -240,7 +240,7 @@ class _Durable:
     def apply(self, batch: Sequence[Submission]) -> Applied:
         written = {"decisions": 0, "ends": 0, "others": 0}
         results = [self._apply(submission, written) for submission in batch]
-        return Applied(results, **written)
+        return Applied(results, written["decisions"], written["ends"], written["others"])
 
     def _apply(self, submission: Submission, written: dict[str, int]) -> Result:
         match submission:

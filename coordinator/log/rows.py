@@ -1,8 +1,11 @@
-"""Decisions and ends as rows, each with a checksum.
+"""Records as rows, each with a checksum and its place in the chain.
 
 SQLite notices a torn or mangled page only when its structure breaks; a bit that flips inside a value reads back as
-another value, and here one word tells commit from abort. So each decision and each end carries a CRC-32 over all of its
-content, made when it is written and compared whenever it is read.
+another value, and here one word tells commit from abort. So each record is spelled out as bytes, its *content*, over
+which its seal is made (``chain``). The checksum is compared whenever a record is read.
+
+No two records have the same content: of the fields that are strung together with NUL between them, only one may itself
+contain NUL, and it stands where the others can be told from it.
 
 The branches stand together in one column: they are written once and only ever read together, and a row each would
 cost more than everything else in a decision.
@@ -14,6 +17,7 @@ import json
 import zlib
 from json.encoder import encode_basestring_ascii as quoted
 
+from coordinator.log.chain import DECISION, END, PARTICIPANT, RESOLUTION, is_hash, sealed
 from coordinator.log.records import (
     DecisionRecord,
     EndRecord,
@@ -24,21 +28,40 @@ from coordinator.log.records import (
 )
 from coordinator.protocol.states import Decision, Outcome
 
-DecisionRow = tuple[str, str, int, int, str, str, int]
-"""gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches, crc."""
+DecisionValues = tuple[str, str, int, int, str, str]
+"""gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches."""
 
-EndRow = tuple[str, int, str, int, str]
-"""outcome, ended_unix_ms, evidence, end_crc, and last the gtrid that it is about."""
+EndValues = tuple[str, int, str, str]
+"""outcome, ended_unix_ms, evidence, and last the gtrid that it is about."""
 
-ParticipantRow = tuple[str, str, str, str, str, int]
+ParticipantValues = tuple[str, str, str, str, str, int]
 """resource, instance, address, kind, operations, registered_unix_ms."""
 
-ResolutionRow = tuple[str, str, int, str, str, str, str, int]
+ResolutionValues = tuple[str, str, int, str, str, str, str, int]
 """gtrid, action, heuristic, operator, reason, state_before, state_after, unix_ms."""
 
-StoredRow = tuple[str, str, int, int, str, str, int, str | None, int | None, str | None, int | None]
-"""A decision row, then outcome, ended_unix_ms, evidence, end_crc: all None while it has not ended."""
+# A row that waits for its place in the chain: its values, its content, and the content's CRC-32.
+DecisionRow = tuple[DecisionValues, bytes, int]
+EndRow = tuple[EndValues, bytes, int]
+ParticipantRow = tuple[ParticipantValues, bytes, int]
+ResolutionRow = tuple[ResolutionValues, bytes, int]
 
+_Decision = tuple[int, bytes, int, str, str, int, int, str, str]
+_End = tuple[int | None, bytes | None, int | None, str | None, int | None, str | None]
+StoredRow = tuple[*_Decision, *_End]
+"""A decision's seq, prev, crc and values, then the same of its end, without the gtrid: all None until it has ended."""
+
+STORED_COLUMNS = (
+    "seq, prev, crc, gtrid, decision, decided_unix_ms, begun_unix_ms, client, branches, "
+    "end_seq, end_prev, end_crc, outcome, ended_unix_ms, evidence"
+)
+
+PARTICIPANT_COLUMNS = "seq, prev, crc, resource, instance, address, kind, operations, registered_unix_ms"
+RESOLUTION_COLUMNS = "seq, prev, crc, gtrid, action, heuristic, operator, reason, state_before, state_after, unix_ms"
+
+FORGOTTEN = "forgotten"
+"""Stands for the outcome of an ended transaction that an operator had forgotten. The row stays, so that its decision
+still stands against a later offer and nobody takes its absence for an abort; retention removes it in time."""
 
 _SPELLED: dict[Decision | Outcome, str] = {one: one.value for kind in (Decision, Outcome) for one in kind}
 
@@ -47,17 +70,23 @@ class DamagedRow(Exception):
     """A row is not what was written.
 
     Args:
-        gtrid: whose row it is.
+        gtrid: whose record it is; empty when it is about no transaction.
+        record: what it is and where it stands, for a person.
         problem: what is wrong with it.
     """
 
-    def __init__(self, gtrid: str, problem: str) -> None:
-        super().__init__(f"the record of {gtrid} {problem}")
+    def __init__(self, gtrid: str, record: str, problem: str) -> None:
+        super().__init__(f"{record} {problem}")
         self.gtrid = gtrid
+        self.record = record
+        self.problem = problem
+
+
+CHECKSUM = "fails its checksum"
 
 
 def decision_row(record: DecisionRecord) -> DecisionRow:
-    """Spell a decision as the values of its row.
+    """Spell a decision.
 
     Raises:
         UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
@@ -66,25 +95,74 @@ def decision_row(record: DecisionRecord) -> DecisionRow:
     texts = [quoted(text) for branch in record.branches for text in (branch.bqual, branch.proof)]
     branches = f"[{', '.join(texts)}]"
     decision = _SPELLED[record.decision]
-    decided, begun, client = record.decided_unix_ms, record.begun_unix_ms, record.client
-    crc = _decision_crc(record.gtrid, decision, decided, begun, client, branches)
-    return record.gtrid, decision, decided, begun, client, branches, crc
+    gtrid, decided, begun, client = record.gtrid, record.decided_unix_ms, record.begun_unix_ms, record.client
+    content = decision_content(gtrid, decision, decided, begun, client, branches)
+    return (gtrid, decision, decided, begun, client, branches), content, zlib.crc32(content)
 
 
 def end_row(record: EndRecord) -> EndRow:
-    """Spell an end as the values that complete its decision's row.
+    """Spell an end.
 
     Raises:
         UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
     """
     outcome = _SPELLED[record.outcome]
-    crc = _end_crc(record.gtrid, outcome, record.ended_unix_ms, record.evidence)
-    return outcome, record.ended_unix_ms, record.evidence, crc, record.gtrid
+    content = end_content(record.gtrid, outcome, record.ended_unix_ms, record.evidence)
+    return (outcome, record.ended_unix_ms, record.evidence, record.gtrid), content, zlib.crc32(content)
 
 
-def tombstone_row(gtrid: str, forgotten: str, ended_unix_ms: int) -> EndRow:
+def tombstone_row(gtrid: str, ended_unix_ms: int) -> EndRow:
     """Spell what is left when an operator had an ended transaction forgotten."""
-    return forgotten, ended_unix_ms, "", _end_crc(gtrid, forgotten, ended_unix_ms, ""), gtrid
+    content = end_content(gtrid, FORGOTTEN, ended_unix_ms, "")
+    return (FORGOTTEN, ended_unix_ms, "", gtrid), content, zlib.crc32(content)
+
+
+def participant_row(record: ParticipantRecord) -> ParticipantRow:
+    """Spell a participant.
+
+    Raises:
+        UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
+    """
+    named = (record.resource, record.instance, record.address, record.kind)
+    values = (*named, json.dumps(record.operations), record.registered_unix_ms)
+    content = listed_content(values)
+    return values, content, zlib.crc32(content)
+
+
+def resolution_row(record: ResolutionRecord) -> ResolutionRow:
+    """Spell an operator's intervention.
+
+    Raises:
+        UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
+    """
+    who = (record.operator, record.reason, record.state_before, record.state_after)
+    values = (record.gtrid, record.action, int(record.heuristic), *who, record.unix_ms)
+    content = listed_content(values)
+    return values, content, zlib.crc32(content)
+
+
+# -- contents ----------------------------------------------------------------------------------------------------------
+# The values come back from SQLite as whatever the damage made of them, so these take anything.
+
+
+def decision_content(
+    gtrid: object, decision: object, decided: object, begun: object, client: object, branches: object
+) -> bytes:
+    """A decision as its seal covers it. Only the client may contain NUL: the branches are JSON in ASCII."""
+    return f"{gtrid}\0{decision}\0{decided}\0{begun}\0{client}\0{branches}".encode()
+
+
+def end_content(gtrid: object, outcome: object, ended: object, evidence: object) -> bytes:
+    """An end as its seal covers it. Only the evidence may contain NUL."""
+    return f"{gtrid}\0{outcome}\0{ended}\0{evidence}".encode()
+
+
+def listed_content(values: tuple[object, ...]) -> bytes:
+    """A rare record as its seal covers it."""
+    return json.dumps(values, ensure_ascii=False, default=repr).encode()
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def read_transaction(row: StoredRow) -> LoggedTransaction:
@@ -93,13 +171,16 @@ def read_transaction(row: StoredRow) -> LoggedTransaction:
     Raises:
         DamagedRow: its checksum contradicts it, or its content makes no sense.
     """
-    gtrid, outcome, ended, evidence, end_crc = row[0], row[7], row[8], row[9], row[10]
     decision = read_decision(row)
+    gtrid, ended = row[3], row[13]
     if ended is None:
         return LoggedTransaction(decision, None)
-    if end_crc != _end_crc(gtrid, outcome, ended, evidence):
-        raise DamagedRow(gtrid, "has an end that fails its checksum")
-    return LoggedTransaction(decision, EndRecord(gtrid, Outcome(outcome), ended, evidence or ""))
+    record = named("end", row[9], gtrid)
+    _check(gtrid, record, END, row[9], row[10], row[11], end_content(gtrid, row[12], ended, row[14]))
+    try:
+        return LoggedTransaction(decision, EndRecord(gtrid, Outcome(row[12]), ended, row[14] or ""))
+    except ValueError as error:
+        raise DamagedRow(gtrid, record, f"makes no sense: {error}") from error
 
 
 def read_decision(row: StoredRow) -> DecisionRecord:
@@ -108,56 +189,46 @@ def read_decision(row: StoredRow) -> DecisionRecord:
     Raises:
         DamagedRow: its checksum contradicts it, or its content makes no sense.
     """
-    gtrid, decision, decided, begun, client, branches, crc = row[:7]
-    if crc != _decision_crc(gtrid, decision, decided, begun, client, branches):
-        raise DamagedRow(gtrid, "fails its checksum")
-    texts = iter(json.loads(branches))
-    logged = tuple(LoggedBranch(bqual, proof) for bqual, proof in zip(texts, texts, strict=True))
-    return DecisionRecord(gtrid, Decision(decision), logged, decided, begun, client)
+    seq, prev, crc, gtrid, decision, decided, begun, client, branches = row[:9]
+    record = named("decision", seq, gtrid)
+    content = decision_content(gtrid, decision, decided, begun, client, branches)
+    _check(gtrid, record, DECISION, seq, prev, crc, content)
+    try:
+        texts = iter(json.loads(branches))
+        logged = tuple(LoggedBranch(bqual, proof) for bqual, proof in zip(texts, texts, strict=True))
+        return DecisionRecord(gtrid, Decision(decision), logged, decided, begun, client)
+    except ValueError as error:
+        raise DamagedRow(gtrid, record, f"makes no sense: {error}") from error
 
 
-def participant_row(record: ParticipantRecord) -> ParticipantRow:
-    """Spell a participant as the values of its row.
-
-    Raises:
-        UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
-    """
-    named = (record.resource, record.instance, record.address, record.kind)
-    _check_text(named)
-    return *named, json.dumps(record.operations), record.registered_unix_ms
-
-
-def read_participant(row: ParticipantRow) -> ParticipantRecord:
-    """Read a participant back."""
-    return ParticipantRecord(*row[:4], tuple(json.loads(row[4])), row[5])
-
-
-def resolution_row(record: ResolutionRecord) -> ResolutionRow:
-    """Spell an operator's intervention as the values of its row.
+def read_participant(row: tuple[int, bytes, int, *ParticipantValues]) -> ParticipantRecord:
+    """Read a participant back.
 
     Raises:
-        UnicodeEncodeError: a text in it is not proper Unicode (a lone surrogate).
+        DamagedRow: its checksum contradicts it.
     """
-    who = (record.operator, record.reason, record.state_before, record.state_after)
-    _check_text((record.gtrid, record.action, *who))
-    return record.gtrid, record.action, int(record.heuristic), *who, record.unix_ms
+    seq, prev, crc, *values = row
+    record = named("participant", seq, f"{row[3]}.{row[4]}")
+    _check("", record, PARTICIPANT, seq, prev, crc, listed_content(tuple(values)))
+    return ParticipantRecord(*row[3:7], tuple(json.loads(row[7])), row[8])
 
 
-def read_resolution(row: ResolutionRow) -> ResolutionRecord:
-    """Read an operator's intervention back."""
-    return ResolutionRecord(row[0], row[1], bool(row[2]), *row[3:])
+def read_resolution(row: tuple[int, bytes, int, *ResolutionValues]) -> ResolutionRecord:
+    """Read an operator's intervention back.
+
+    Raises:
+        DamagedRow: its checksum contradicts it.
+    """
+    seq, prev, crc, *values = row
+    _check(row[3], named("resolution", seq, row[3]), RESOLUTION, seq, prev, crc, listed_content(tuple(values)))
+    return ResolutionRecord(row[3], row[4], bool(row[5]), *row[6:])
 
 
-def _check_text(texts: tuple[str, ...]) -> None:
-    "".join(texts).encode()
+def named(kind: str, seq: object, about: object) -> str:
+    """What a record is and where it stands, for a person."""
+    return f"the {kind} of {about} at position {seq}"
 
 
-# The values come back from SQLite as whatever the damage made of them, so these take anything.
-
-
-def _decision_crc(gtrid: object, decision: object, decided: object, begun: object, client: object, rest: object) -> int:
-    return zlib.crc32(f"{gtrid}\0{decision}\0{decided}\0{begun}\0{client}\0{rest}".encode())
-
-
-def _end_crc(gtrid: object, outcome: object, ended: object, evidence: object) -> int:
-    return zlib.crc32(f"{gtrid}\0{outcome}\0{ended}\0{evidence}".encode())
+def _check(gtrid: str, record: str, kind: bytes, seq: object, prev: object, crc: object, content: bytes) -> None:
+    if not isinstance(seq, int) or not is_hash(prev) or sealed(kind, seq, prev, content)[0] != crc:
+        raise DamagedRow(gtrid, record, CHECKSUM)

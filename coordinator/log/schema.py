@@ -1,9 +1,11 @@
 """The tables of a SQLite log, and how an older log becomes a current one.
 
-One row per decided transaction holds its decision and, later, its end. ``seq`` gives the order in which decisions were
-taken. The index on ``ended_unix_ms`` serves both ends of a transaction's life: what has not ended stands under NULL, in
-the order of ``seq``, and what has ended long ago stands first after that. So neither recovery nor retention reads what
-does not concern it, and opening a log takes the same time whatever it holds.
+One row per decided transaction holds its decision and, later, its end. Every record has its place in the chain
+(``chain``): ``seq`` counts through all tables, so it also gives the order in which decisions were taken; ``prev`` is
+the hash of the record before. The index on ``ended_unix_ms`` serves both ends of a transaction's life: what has not
+ended stands under NULL, in the order of ``seq``, and what has ended long ago stands first after that. So neither
+recovery nor retention reads what does not concern it, and opening a log takes the same time whatever it holds.
+There is no index on ``end_seq``: it would cost every transaction more than it saves the few who walk the chain.
 
 Migrations only ever go forward. A log that names a migration unknown here was written by a newer Handfast.
 """
@@ -14,6 +16,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
+from coordinator.log.adopting import adopt
 from handfast.catalog import HandfastFault
 
 APPLICATION_ID = 0x48464C47
@@ -92,6 +95,101 @@ def m002_lives(database: Database) -> None:
         )
         """
     )
+
+
+@migrations()
+def m003_chain(database: Database) -> None:
+    """A place in the chain for each record."""
+    execute = database.conn.execute
+    for index in ("decision_by_end", "resolution_by_gtrid"):
+        execute(f"DROP INDEX {index}")
+    moved = ("decision", "participant", "resolution", "life")
+    for table in moved:
+        execute(f"ALTER TABLE {table} RENAME TO {table}_before")
+    for statement in _CHAINED:
+        execute(statement)
+    adopt(database.conn)
+    for table in moved:
+        execute(f"DROP TABLE {table}_before")
+
+
+_PLACE = """
+            seq             INTEGER PRIMARY KEY,  -- position in the chain, counted through all tables
+            prev            BLOB NOT NULL,        -- hash of the record before
+            crc             INTEGER NOT NULL,     -- CRC-32 over the record, its position and prev
+"""
+_CHAINED = (
+    f"""
+        CREATE TABLE decision ({_PLACE}
+            gtrid           TEXT NOT NULL UNIQUE,
+            decision        TEXT NOT NULL,        -- commit | abort
+            decided_unix_ms INTEGER NOT NULL,
+            begun_unix_ms   INTEGER NOT NULL,
+            client          TEXT NOT NULL,
+            branches        TEXT NOT NULL,        -- JSON: bqual, proof, bqual, proof, ...
+            end_seq         INTEGER,              -- from here on: the end, a record of its own; NULL until then
+            end_prev        BLOB,
+            end_crc         INTEGER,
+            outcome         TEXT,
+            ended_unix_ms   INTEGER,
+            evidence        TEXT
+        )
+    """,
+    "CREATE INDEX decision_by_end ON decision (ended_unix_ms)",
+    f"""
+        CREATE TABLE participant ({_PLACE}
+            resource           TEXT NOT NULL,
+            instance           TEXT NOT NULL,
+            address            TEXT NOT NULL,
+            kind               TEXT NOT NULL,
+            operations         TEXT NOT NULL,     -- JSON: names
+            registered_unix_ms INTEGER NOT NULL,
+            UNIQUE (resource, instance)
+        )
+    """,
+    f"""
+        CREATE TABLE resolution ({_PLACE}
+            gtrid        TEXT NOT NULL,
+            action       TEXT NOT NULL,           -- commit | rollback | retry-now | forget
+            heuristic    INTEGER NOT NULL,
+            operator     TEXT NOT NULL,
+            reason       TEXT NOT NULL,
+            state_before TEXT NOT NULL,
+            state_after  TEXT NOT NULL,
+            unix_ms      INTEGER NOT NULL
+        )
+    """,
+    "CREATE INDEX resolution_by_gtrid ON resolution (gtrid)",
+    f"""
+        CREATE TABLE life ({_PLACE}
+            epoch           INTEGER NOT NULL UNIQUE,
+            started_unix_ms INTEGER NOT NULL,
+            coordinator_id  TEXT NOT NULL
+        )
+    """,
+    f"""
+        CREATE TABLE checkpoint ({_PLACE}         -- one row, or none
+            horizon_unix_ms INTEGER NOT NULL,     -- as in coordinator
+            digest          BLOB NOT NULL         -- of all rows of dropped
+        )
+    """,
+    """
+        CREATE TABLE dropped (                    -- positions whose records were lawfully dropped
+            first_seq   INTEGER PRIMARY KEY,
+            last_seq    INTEGER NOT NULL UNIQUE,
+            before_hash BLOB NOT NULL,            -- hash of the record before the first
+            hash        BLOB NOT NULL             -- hash of the last
+        )
+    """,
+    """
+        CREATE TABLE head (                       -- exactly one row: where the chain ends
+            seq         INTEGER NOT NULL,
+            hash        BLOB NOT NULL,
+            adopted_seq INTEGER NOT NULL,         -- up to here there was no chain when it was written
+            crc         INTEGER NOT NULL          -- CRC-32 over the above
+        )
+    """,
+)
 
 
 def refuse_foreign(connection: sqlite3.Connection, path: str) -> None:

@@ -14,17 +14,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from coordinator.log.batches import FORGOTTEN, STORED_COLUMNS
 from coordinator.log.files import OpenLog, naming_damage, open_files
 from coordinator.log.records import Identity, LoggedTransaction, ParticipantRecord, ResolutionRecord
-from coordinator.log.rows import DamagedRow, read_participant, read_resolution, read_transaction
+from coordinator.log.rows import (
+    FORGOTTEN,
+    PARTICIPANT_COLUMNS,
+    RESOLUTION_COLUMNS,
+    STORED_COLUMNS,
+    read_participant,
+    read_resolution,
+    read_transaction,
+)
 from coordinator.log.store import LogBroken
 from coordinator.log.submissions import Submission
 from coordinator.log.submitting import LAZY_FLUSH_S, SubmittingLog
 from coordinator.log.writer import Writer
-from handfast.catalog import HandfastFault
 
 SELECT_ONE = f"SELECT {STORED_COLUMNS} FROM decision WHERE gtrid = ? AND outcome IS NOT '{FORGOTTEN}'"
 SELECT_UNENDED = f"SELECT {STORED_COLUMNS} FROM decision WHERE ended_unix_ms IS NULL ORDER BY seq"
@@ -35,14 +41,11 @@ SELECT_RECENT = f"""
 SELECT_RECENT_BEFORE = SELECT_RECENT.replace("ORDER", "AND seq < (SELECT seq FROM decision WHERE gtrid = ?) ORDER")
 _SELECT_FORGOTTEN = f"SELECT 1 FROM decision WHERE gtrid = ? AND outcome = '{FORGOTTEN}'"
 _SELECT_LIFE = "SELECT started_unix_ms FROM life WHERE epoch = ?"
-_SELECT_PARTICIPANTS = """
-    SELECT resource, instance, address, kind, operations, registered_unix_ms FROM participant
-    ORDER BY resource, registered_unix_ms DESC
-"""
-_SELECT_RESOLUTIONS = """
-    SELECT gtrid, action, heuristic, operator, reason, state_before, state_after, unix_ms FROM resolution
-    WHERE gtrid = ? ORDER BY seq
-"""
+_SELECT_PARTICIPANTS = f"SELECT {PARTICIPANT_COLUMNS} FROM participant ORDER BY resource, registered_unix_ms DESC"
+_SELECT_RESOLUTIONS = f"SELECT {RESOLUTION_COLUMNS} FROM resolution WHERE gtrid = ? ORDER BY seq"
+
+
+Record = TypeVar("Record")
 
 
 class SqliteLog(SubmittingLog):
@@ -102,6 +105,7 @@ class SqliteLog(SubmittingLog):
             self._running_loop,
             before_force=self._before_force,
             lazy_flush_s=self._lazy_flush_s,
+            head=self._files.head,
             on_forced=self._deliver,
             on_refused=self._deliver_failure,
             on_broken=self._on_writer_broken,
@@ -145,49 +149,45 @@ class SqliteLog(SubmittingLog):
 
     def lookup(self, gtrid: str) -> LoggedTransaction | None:
         """See LogStore."""
-        found = self._read_transactions(SELECT_ONE, (gtrid,), gtrid)
+        found = self._read(SELECT_ONE, (gtrid,), read_transaction, gtrid)
         return found[0] if found else None
 
     def unended(self) -> Sequence[LoggedTransaction]:
         """See LogStore."""
-        return self._read_transactions(SELECT_UNENDED, ())
+        return self._read(SELECT_UNENDED, (), read_transaction)
 
     def recent(self, limit: int, since_unix_ms: int = 0, before: str = "") -> Sequence[LoggedTransaction]:
         """See LogStore."""
         if before:
-            return self._read_transactions(SELECT_RECENT_BEFORE, (since_unix_ms, before, limit or -1))
-        return self._read_transactions(SELECT_RECENT, (since_unix_ms, limit or -1))
+            return self._read(SELECT_RECENT_BEFORE, (since_unix_ms, before, limit or -1), read_transaction)
+        return self._read(SELECT_RECENT, (since_unix_ms, limit or -1), read_transaction)
 
     def was_forgotten(self, gtrid: str) -> bool:
         """See LogStore."""
-        return self._read(_SELECT_FORGOTTEN, (gtrid,), gtrid) != []
+        return self._read(_SELECT_FORGOTTEN, (gtrid,), tuple, gtrid) != []
 
     def life_started_unix_ms(self, epoch: int) -> int | None:
         """See LogStore."""
-        rows = self._read(_SELECT_LIFE, (epoch,))
+        rows = self._read(_SELECT_LIFE, (epoch,), tuple)
         return rows[0][0] if rows else None
 
     def participants(self) -> Sequence[ParticipantRecord]:
         """See LogStore."""
-        return [read_participant(row) for row in self._read(_SELECT_PARTICIPANTS, ())]
+        return self._read(_SELECT_PARTICIPANTS, (), read_participant)
 
     def resolutions(self, gtrid: str) -> Sequence[ResolutionRecord]:
         """See LogStore."""
-        return [read_resolution(row) for row in self._read(_SELECT_RESOLUTIONS, (gtrid,), gtrid)]
+        return self._read(_SELECT_RESOLUTIONS, (gtrid,), read_resolution, gtrid)
 
-    def _read_transactions(self, select: str, values: tuple[object, ...], gtrid: str = "") -> list[LoggedTransaction]:
-        try:
-            return [read_transaction(row) for row in self._read(select, values, gtrid)]
-        except DamagedRow as error:
-            raise HandfastFault("LOG_CORRUPT", gtrid=error.gtrid, path=self._path, problem=error) from error
-
-    def _read(self, select: str, values: tuple[object, ...], gtrid: str = "") -> list[Any]:
+    def _read(
+        self, select: str, values: tuple[object, ...], spell: Callable[[Any], Record], gtrid: str = ""
+    ) -> list[Record]:
         self._check_readable()
         if self._files is None:
             raise LogBroken("the decision log is not open")
         with naming_damage(str(self._path), gtrid):
             # All of it at once: a statement that is left half-read would keep the write-ahead log from starting over.
-            return self._files.reader.execute(select, values).fetchall()
+            return [spell(row) for row in self._files.reader.execute(select, values).fetchall()]
 
     @property
     def path(self) -> str:

@@ -14,9 +14,9 @@ rolled back): the transaction may be aborted and the log goes on. Everything els
 closes, reports ``LogBroken`` to every waiting callback and to ``on_broken``, and the process must stop rather than go
 on with a log that it can't trust.
 
-Reads go the other way: they answer at once, from what is durable. They raise HandfastFault LOG_CORRUPT, naming the
-transaction, for a record that fails its checksum, LOG_PATH_UNUSABLE when the file can't be read, and ``LogBroken`` when
-the log is broken or not open.
+Reads go the other way: they answer at once, from what is durable. They raise HandfastFault LOG_RECORD_DAMAGED, naming
+the record, for one that fails its checksum, LOG_CORRUPT for a file whose structure is broken, LOG_PATH_UNUSABLE when
+the file can't be read, and ``LogBroken`` when the log is broken or not open.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class LogStore(Protocol):
             The coordinator's id and its new epoch.
 
         Raises:
-            HandfastFault: LOG_PATH_UNUSABLE, LOG_LOCKED, LOG_CORRUPT, LOG_SCHEMA_NEWER or LOG_OF_ANOTHER.
+            HandfastFault: LOG_PATH_UNUSABLE, LOG_LOCKED, LOG_CORRUPT, LOG_RECORD_DAMAGED, LOG_CHAIN_BROKEN,
+                LOG_SCHEMA_NEWER or LOG_OF_ANOTHER.
         """
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
 """What waits for the next force: one small object per write, with the callback that learns how it went.
 
-A submission carries its row ready to be written. Encoding happens when the record is offered, so that one that can't
-be written fails there, at its author, and never inside a force that it shares with others.
+A submission carries its row ready to be written, but for its place in the chain. Encoding happens when the record is
+offered, so that one that can't be written fails there, at its author, and never inside a force that it shares with
+others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coordinator.log.chain import Head
 from coordinator.log.records import DecisionRecord, EndRecord, ParticipantRecord, ResolutionRecord
 from coordinator.log.rows import DecisionRow, EndRow, ParticipantRow, ResolutionRow
 from coordinator.log.store import LogBroken, LogRefused, OnDecided, OnWritten
@@ -91,9 +93,11 @@ class Applied:
         decisions: how many decision records were written.
         ends: how many end records were written.
         others: how many other records were written.
+        head: where the chain ends afterwards; None in a store without one.
     """
 
     results: list[Result]
     decisions: int
     ends: int
     others: int
+    head: Head | None = None

@@ -10,9 +10,9 @@ of two ``executemany``.
 
 What can fail, and what is then certain. SQLITE_FULL comes from a write, never from the fsync after it, and SQLite rolls
 back: the commit frame did not get into the write-ahead log whole, so no recovery will find it, and the next batch
-overwrites what did get in. The thread looks before it says so: had the batch been committed, the newest decision's
-number would have grown. After any other failure, an fsync that failed above all, nobody can know what is on the disk;
-the thread then says that the log is broken, and ends.
+overwrites what did get in. The thread looks before it says so: had the batch been committed, the chain's head would
+have moved. After any other failure, an fsync that failed above all, nobody can know what is on the disk; the thread
+then says that the log is broken, and ends.
 
 Checkpoints, which copy the write-ahead log into the file, are made here, after a batch's answers are on their way, and
 not by SQLite inside a COMMIT that somebody waits for. They are due when roughly CHECKPOINT_PAGES pages were written, so
@@ -29,7 +29,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 
-from coordinator.log.batches import apply_batch, last_seq
+from coordinator.log.batches import apply_batch
+from coordinator.log.chain import DamagedHead, Head, read_head
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.log.submissions import Applied, End, Submission
 
@@ -38,8 +39,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_PAGES = 1000
 """About how many pages of 4 KiB may gather in the write-ahead log."""
 
-PAGES_PER_FORCE = 6
-"""About how many pages a batch changes at least: the ends of the table and of its indexes."""
+PAGES_PER_FORCE = 8
+"""About how many pages a batch changes at least: the ends of the table and of its indexes, and the chain's head."""
 
 RECORDS_PER_PAGE = 8
 """About how many more records change one more page."""
@@ -54,6 +55,7 @@ class Writer:
         before_force: called in the writer's thread right before each COMMIT with the number of its records; for crash
             tests. What it raises is how the force fails: LogRefused refuses it, anything else breaks the log.
         lazy_flush_s: how long an end record waits for a force to travel with, in seconds.
+        head: where the chain of records ends.
         on_forced: told of each batch that is durable.
         on_refused: told of each batch that is certainly not in the log.
         on_broken: told of everything that had been submitted when the log broke. Nothing follows.
@@ -67,6 +69,7 @@ class Writer:
         *,
         before_force: Callable[[int], None] | None,
         lazy_flush_s: float,
+        head: Head,
         on_forced: Callable[[Sequence[Submission], Applied], None],
         on_refused: Callable[[Sequence[Submission], LogRefused], None],
         on_broken: Callable[[Sequence[Submission], LogBroken], None],
@@ -86,7 +89,7 @@ class Writer:
         self._urgent = False  # something gathered should not wait
         self._stopping = False
 
-        self._last_seq = 0  # before the current batch
+        self._head = head  # before the current batch
         self._pages_since_checkpoint = 0
         # A daemon, so that a process that failed before it could close the log can still end.
         self._thread = threading.Thread(target=self._run, name="handfast-log-writer", daemon=True)
@@ -151,11 +154,11 @@ class Writer:
 
     def _commit(self, batch: list[Submission]) -> Applied:
         self._connection.execute("BEGIN IMMEDIATE")
-        self._last_seq = last_seq(self._connection)
-        applied = apply_batch(self._connection, batch)
+        applied = apply_batch(self._connection, batch, self._head)
         if self._before_force is not None:
             self._before_force(len(batch))
         self._connection.execute("COMMIT")
+        self._head = applied.head or self._head
         return applied
 
     def _judge(self, error: Exception) -> LogRefused | LogBroken:
@@ -166,9 +169,9 @@ class Writer:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            if last_seq(self._connection) != self._last_seq:
+            if read_head(self._connection) != self._head:
                 return LogBroken(f"the decision log reported a failure ({error}) and kept the records nevertheless")
-        except sqlite3.Error as second:
+        except (sqlite3.Error, DamagedHead) as second:
             return LogBroken(f"the decision log failed: {error}; then, when rolling back: {second}")
         return LogRefused(f"the decision log took nothing: {error}")
 

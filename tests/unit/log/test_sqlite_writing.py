@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.log.batches import DELETE_ENDED
 from coordinator.log.records import LoggedBranch
+from coordinator.log.retention import DELETE_ENDED
 from coordinator.log.sqlite import SELECT_ONE, SELECT_RECENT, SELECT_UNENDED, SqliteLog
 from coordinator.log.store import LogRefused
 from coordinator.log.writer import CHECKPOINT_PAGES
@@ -107,12 +107,11 @@ async def test_reading_can_t_write(tmp_path: Path) -> None:
 
 async def test_a_decision_that_stood_before_is_not_believed_when_it_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "handfast.db"
-    async with opened(sqlite_log(path)) as log:
-        await decide(log, commit(1))
-    with sql(path) as connection:
-        connection.execute("UPDATE decision SET decision = 'abort'")
     broken: list[Exception] = []
     async with opened(sqlite_log(path, on_broken=broken.append)) as log:
+        await decide(log, commit(1))
+        with sql(path) as connection:
+            connection.execute("UPDATE decision SET decision = 'abort'")
         answer = await decide(log, commit(1))
         assert not isinstance(answer, Decision)
         assert gtrid(1) in str(answer)

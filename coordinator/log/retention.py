@@ -1,0 +1,164 @@
+"""What may leave the log, and what stays in its place in the chain.
+
+An ended transaction leaves after its retention, in the order of its end and not in that of its position; a participant
+leaves when it registers again; an end makes way for the tombstone that an operator asked for. Each leaves a gap in the
+positions of the chain. A row of the table ``dropped`` closes it: *from here to there records were lawfully dropped; the
+hash before the first was this, and that of the last was this*. So the chain can be walked across the gap. Gaps that
+touch become one, and since transactions leave roughly in the order in which they came, nearly everything that was ever
+dropped is one gap at the beginning, and a few more around what has not ended.
+
+A row of ``dropped`` by itself would be an easy excuse for any record that is missing. So whatever changes them appends
+a checkpoint to the chain: a digest over all these rows, with the horizon up to which transactions may have been
+dropped. The checkpoint before it, having been replaced, leaves in the same step.
+
+All of this happens inside the transaction that drops, so that no crash comes between.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from coordinator.log.chain import CHECKPOINT, DECISION, END, PARTICIPANT, Chain, sealed
+from coordinator.log.rows import STORED_COLUMNS, StoredRow, decision_content, end_content, listed_content
+
+DELETE_ENDED = f"""
+    DELETE FROM decision WHERE seq IN
+        (SELECT seq FROM decision WHERE ended_unix_ms < ? ORDER BY ended_unix_ms LIMIT ?)
+    RETURNING {STORED_COLUMNS}
+"""
+_DELETE_REPLACED = """
+    DELETE FROM participant WHERE resource = ? AND (instance = ? OR address = ?)
+    RETURNING seq, prev, resource, instance, address, kind, operations, registered_unix_ms
+"""
+_SELECT_GAPS = "SELECT first_seq, last_seq, before_hash, hash FROM dropped ORDER BY first_seq"
+_INSERT_GAP = "INSERT INTO dropped (first_seq, last_seq, before_hash, hash) VALUES (?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Positions whose records were dropped.
+
+    Args:
+        first_seq: the first of them.
+        last_seq: the last.
+        before_hash: the hash of the record before the first.
+        hash: the hash of the last one.
+    """
+
+    first_seq: int
+    last_seq: int
+    before_hash: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A record that leaves the chain: what its hash is made of."""
+
+    kind: bytes
+    seq: int
+    prev: bytes
+    content: bytes
+
+    def hash(self) -> bytes:
+        """The hash that the record after it keeps."""
+        return sealed(self.kind, self.seq, self.prev, self.content)[1]
+
+
+def drop_ended(connection: sqlite3.Connection, chain: Chain, horizon_unix_ms: int, limit: int) -> int:
+    """Drop some of the transactions that ended before the horizon; return how many."""
+    rows: list[StoredRow] = connection.execute(DELETE_ENDED, (horizon_unix_ms, limit)).fetchall()
+    if rows:
+        leaving = [one for row in rows for one in (_decision_of(row), end_of(row))]
+        close_gaps(connection, chain, leaving)
+    return len(rows)
+
+
+def drop_replaced(connection: sqlite3.Connection, chain: Chain, resource: str, instance: str, address: str) -> None:
+    """Drop the participants whose place a new one takes."""
+    rows = connection.execute(_DELETE_REPLACED, (resource, instance, address)).fetchall()
+    if rows:
+        leaving = [Leaving(PARTICIPANT, seq, prev, listed_content(tuple(values))) for seq, prev, *values in rows]
+        close_gaps(connection, chain, leaving)
+
+
+def close_gaps(connection: sqlite3.Connection, chain: Chain, leaving: Iterable[Leaving]) -> None:
+    """Write down what stands for records that leave, and append a checkpoint that says so."""
+    for gap in _runs(sorted([*leaving, *_take_checkpoint(connection)], key=lambda one: one.seq)):
+        _write_gap(connection, gap)
+    (horizon_unix_ms,) = connection.execute("SELECT horizon_unix_ms FROM coordinator").fetchone()
+    append_checkpoint(connection, chain, horizon_unix_ms)
+
+
+def append_checkpoint(connection: sqlite3.Connection, chain: Chain, horizon_unix_ms: int) -> None:
+    """Append a checkpoint over the gaps as they are; there must be none."""
+    digest = gaps_digest(read_gaps(connection))
+    content = checkpoint_content(horizon_unix_ms, digest)
+    row = ((horizon_unix_ms, digest), content, zlib.crc32(content))
+    connection.execute(
+        "INSERT INTO checkpoint (seq, prev, crc, horizon_unix_ms, digest) VALUES (?, ?, ?, ?, ?)",
+        chain.seal_one(CHECKPOINT, row),
+    )
+
+
+def checkpoint_content(horizon_unix_ms: object, digest: object) -> bytes:
+    """A checkpoint as its seal covers it."""
+    return listed_content((horizon_unix_ms, digest.hex() if isinstance(digest, bytes) else digest))
+
+
+def read_gaps(connection: sqlite3.Connection) -> list[Gap]:
+    """Read what was dropped, in order."""
+    return [Gap(*row) for row in connection.execute(_SELECT_GAPS)]
+
+
+def gaps_digest(gaps: Sequence[Gap]) -> bytes:
+    """The digest that a checkpoint keeps."""
+    digest = sha256()
+    for gap in gaps:
+        digest.update(listed_content((gap.first_seq, gap.last_seq, _hex(gap.before_hash), _hex(gap.hash))))
+    return digest.digest()
+
+
+def end_of(row: StoredRow) -> Leaving:
+    """The end in a row, as it leaves."""
+    content = end_content(row[3], row[12], row[13], row[14])
+    return Leaving(END, row[9] or 0, row[10] or b"", content)
+
+
+def _decision_of(row: StoredRow) -> Leaving:
+    return Leaving(DECISION, row[0], row[1], decision_content(*row[3:9]))
+
+
+def _take_checkpoint(connection: sqlite3.Connection) -> list[Leaving]:
+    """Remove the checkpoint that is about to be replaced."""
+    rows = connection.execute("DELETE FROM checkpoint RETURNING seq, prev, horizon_unix_ms, digest").fetchall()
+    return [Leaving(CHECKPOINT, seq, prev, checkpoint_content(horizon, digest)) for seq, prev, horizon, digest in rows]
+
+
+def _runs(leaving: Sequence[Leaving]) -> Iterable[Gap]:
+    """Make one gap of each run of neighbours; only the last of a run need be hashed."""
+    first = 0
+    for index, one in enumerate(leaving):
+        if index + 1 == len(leaving) or leaving[index + 1].seq != one.seq + 1:
+            yield Gap(leaving[first].seq, one.seq, leaving[first].prev, one.hash())
+            first = index + 1
+
+
+def _write_gap(connection: sqlite3.Connection, gap: Gap) -> None:
+    """Write a gap, joined with those that it touches."""
+    first_seq, last_seq, before_hash, hash_at_end = gap.first_seq, gap.last_seq, gap.before_hash, gap.hash
+    touching = "DELETE FROM dropped WHERE last_seq = ? RETURNING first_seq, before_hash"
+    for earlier_seq, earlier_hash in connection.execute(touching, (first_seq - 1,)).fetchall():
+        first_seq, before_hash = earlier_seq, earlier_hash
+    touching = "DELETE FROM dropped WHERE first_seq = ? RETURNING last_seq, hash"
+    for later_seq, later_hash in connection.execute(touching, (last_seq + 1,)).fetchall():
+        last_seq, hash_at_end = later_seq, later_hash
+    connection.execute(_INSERT_GAP, (first_seq, last_seq, before_hash, hash_at_end))
+
+
+def _hex(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else value
