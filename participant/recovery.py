@@ -12,6 +12,10 @@ is just being prepared: citus 1030, 2095). Each branch is resolved for itself, s
 6548, btm 59).
 
 It also finds the opposite: branches that this process believes in doubt and that somebody else has ended.
+
+A crash can leave thousands in doubt, and it asks no more than it has to. A coordinator that has come back is let to
+tell what it has decided, for as long as it does; only then is the rest listed and asked about. One that can't be
+reached is asked about a single branch, again and again, and nothing is listed meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ from participant.resource import Finding, Found, PreparedBranch, Severity, Stand
 log = logging.getLogger(__name__)
 
 _AT_ONCE_MAX = 32
+_QUIET_S = 0.25
+"""A coordinator that has ended nothing for so long has told what it had to tell, in seconds."""
 
 Inquire = Callable[[str, str], Awaitable[c.InquireResponse]]
 """Asks the coordinator: gtrid, bqual."""
@@ -74,6 +80,7 @@ class Recovery:
         self._epoch = 0
         self._wake = asyncio.Event()
         self._ask_all = True
+        self._unheard: PreparedBranch | None = None  # the branch to ask about first
         self._task: asyncio.Task[None] | None = None
         self.unresolved: dict[Xid, str] = {}
         """Branches that the coordinator can't decide any more, and its words."""
@@ -118,6 +125,8 @@ class Recovery:
         Returns:
             Whether all went well; False asks for another look soon.
         """
+        if not await self._is_coordinator_there():
+            return False
         ask_all, self._ask_all = self._ask_all, False
         believed = self._driver.branches.in_doubt()
         try:
@@ -139,7 +148,9 @@ class Recovery:
         delay_s = self._options.retry_first_s
         await self._wake.wait()
         while True:
-            self._wake.clear()
+            if self._wake.is_set():
+                self._wake.clear()
+                await self._until_told()
             if await self._looked():
                 delay_s, pause_s = self._options.retry_first_s, self._options.recovery_interval_s
             else:
@@ -154,6 +165,24 @@ class Recovery:
             # A defect here must not end recovery for good; it is told, and tried again.
             log.exception("recovery of %s failed", self._resource)
         return False
+
+    async def _until_told(self) -> None:
+        """Let the coordinator, which has just come back, end what it has decided."""
+        until_s = self._clock.monotonic_s() + self._options.inquire_after_s
+        with self._driver.noting_ends() as ended:
+            before = -1
+            while len(ended) != before and self._clock.monotonic_s() < until_s:
+                before = len(ended)
+                await self._clock.sleep(_QUIET_S)
+
+    async def _is_coordinator_there(self) -> bool:
+        """Ask once more about a branch that there was no answer for; True when there is none."""
+        if self._unheard is None:
+            return True
+        unheard, self._unheard = self._unheard, None
+        if await self._resolve(unheard) is _Went.UNHEARD:
+            self._unheard = unheard
+        return self._unheard is None
 
     async def _pause(self, pause_s: float) -> None:
         pause = asyncio.create_task(self._clock.sleep(pause_s))
@@ -176,6 +205,7 @@ class Recovery:
             went = await asyncio.gather(*(self._resolve(branch) for branch in some))
             if all(way is _Went.UNHEARD for way in went):
                 log.warning("%s: the coordinator can't be asked now about what is in doubt", self._resource)
+                self._unheard = some[0]
                 return False
             well = well and all(way is _Went.WELL for way in went)
         return well
