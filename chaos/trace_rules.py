@@ -304,7 +304,8 @@ class Follower:
         if line.event == "ROLLBACK_MESSAGE" and self._is_committed(line, seen):
             self._say("one decision", line, f"{line.branch} hears Rollback, and its commit is durable")
         if line.branch == line.name:
-            self._on_own(line, seen, self._held.setdefault((line.name, line.pid, line.gtrid), Held()))
+            begins_at = None if seen.whole else line.before
+            self._on_own(line, seen, self._held.setdefault((line.name, line.pid, line.gtrid), Held(begins_at)))
 
     def _is_committed(self, line: Line, seen: Followed) -> bool:
         return seen.durable and line.branch in (seen.offered or ())
