@@ -253,7 +253,18 @@ class BankStack:
         Raises:
             NotInTime: it does not.
         """
-        wait_until(self._all_reachable, timeout_s, lambda: f"services not reached: {self._participants_or_error()}")
+        wait_until(self.all_reachable, timeout_s, lambda: f"services not reached: {self._participants_or_error()}")
+
+    def all_reachable(self) -> bool:
+        """Whether the coordinator reaches every service process that runs, and each of them the coordinator."""
+        wanted = {self.address(name, source="coordinator") for name, one in self.services.items() if one.alive}
+        try:
+            # Who has registered in this life of the coordinator has found the way to it.
+            began_unix_ms = time.time() * 1000 - self.admin.status().uptime_ms
+            known = [one for one in self.admin.participants() if one.registered_unix_ms >= began_unix_ms]
+        except grpc.RpcError:
+            return False
+        return wanted <= {one.address for one in known if one.reachable}
 
     def wait_nothing_prepared(self, timeout_s: float = 30.0, services: Iterable[str] = SERVICES) -> None:
         """Wait until no branch is prepared any more.
@@ -334,16 +345,6 @@ class BankStack:
 
     def _fetch(self, service: str, query: str) -> list[tuple[Any, ...]]:
         return self.databases[service].fetch(query, database=DATABASE)
-
-    def _all_reachable(self) -> bool:
-        wanted = {self.address(name, source="coordinator") for name, one in self.services.items() if one.alive}
-        try:
-            # Who has registered in this life of the coordinator has found the way to it.
-            began_unix_ms = time.time() * 1000 - self.admin.status().uptime_ms
-            known = [one for one in self.admin.participants() if one.registered_unix_ms >= began_unix_ms]
-        except grpc.RpcError:
-            return False
-        return wanted <= {one.address for one in known if one.reachable}
 
     def _participants_or_error(self) -> str:
         try:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 
-from chaos.bank_stack import SERVICES
+from chaos.admin import Admin
+from chaos.bank_stack import SERVICES, BankStack
 from chaos.checkers import ABORTED, COMMITTED, IN_DOUBT_S_MAX, check
 from chaos.events import Event, Listener
 from chaos.evidence import Evidence
+from chaos.history import Call
 from chaos.lab import Lab, lane_of
 from chaos.scenario import DECIDED, Finding, Run, Scenario
 from chaos.stack import NotInTime, Stack, wait_until
@@ -169,14 +171,14 @@ async def _settle_branches(lab: Lab) -> None:
 def _gather(lab: Lab, healed_s: float) -> Evidence:
     lab.stop_watching()
     bank, plan = lab.bank, lab.scenario.plan
-    audit = _settled_audit(lab)
+    audit = settled_audit(bank, lab.say)
     differences = [f"{one.gtrid} {one.bqual}: log {one.log}, resource {one.resource}" for one in audit.differences]
     return Evidence(
         calls=lab.history.calls,
         journal=bank.journal(),
         money_before=dict.fromkeys(SERVICES, plan.accounts * plan.balance),
         money_after=bank.money(),
-        logged=_logged(lab),
+        logged=logged(bank.admin, lab.history.calls),
         in_doubt=[one for watch in lab.watches for one in watch.windows],
         left_prepared=[f"{one.database}: {one.gid}" for one in bank.prepared()],
         healed_s=healed_s,
@@ -186,27 +188,38 @@ def _gather(lab: Lab, healed_s: float) -> Evidence:
     )
 
 
-def _settled_audit(lab: Lab) -> admin_pb2.AuditResponse:
-    """The audit, once no branch is on its way any more, or after a while as it is."""
+def settled_audit(
+    bank: BankStack, say: Callable[[str, str, str], None] = lambda lane, what, why: None
+) -> admin_pb2.AuditResponse:
+    """The audit, once no branch is on its way any more, or after a while as it is.
+
+    Args:
+        bank: whose.
+        say: is told, by lane, what and why, when it did not settle.
+    """
     try:
-        lab.bank.wait_reachable(_AUDIT_SETTLES_S_MAX)
-        wait_until(lambda: lab.bank.admin.audit().verdict != "pending", _AUDIT_SETTLES_S_MAX, "the audit is pending")
+        bank.wait_reachable(_AUDIT_SETTLES_S_MAX)
+        wait_until(lambda: bank.admin.audit().verdict != "pending", _AUDIT_SETTLES_S_MAX, "the audit is pending")
     except NotInTime as late:
-        lab.say("coordinator", "the audit did not settle", str(late))
-    return lab.bank.admin.audit()
+        say("coordinator", "the audit did not settle", str(late))
+    return bank.admin.audit()
 
 
-def _logged(lab: Lab) -> dict[str, str]:
-    """What the coordinator says of each transaction of the clients."""
-    admin = lab.bank.admin
+def logged(admin: Admin, calls: Sequence[Call]) -> dict[str, str]:
+    """What the coordinator says of each transaction of the clients, by gtrid.
+
+    Args:
+        admin: who is asked.
+        calls: what the clients did.
+    """
     told = {one.gtrid: _outcome(one) for one in admin.transactions(_LISTED_MAX)}
-    for gtrid in {call.gtrid for call in lab.history.calls if call.gtrid} - told.keys():
+    for gtrid in {call.gtrid for call in calls if call.gtrid} - told.keys():
         try:
             told[gtrid] = _outcome(admin.transaction(gtrid))
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-    return {call.gtrid: told[call.gtrid] for call in lab.history.calls if call.gtrid in told}
+    return {call.gtrid: told[call.gtrid] for call in calls if call.gtrid in told}
 
 
 def _outcome(transaction: admin_pb2.Transaction) -> str:

@@ -1,7 +1,7 @@
 """A seeded random mix of all faults, under load."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from chaos.faults import (
@@ -100,11 +100,22 @@ def schedule(seed: int, seconds: float) -> list[Blow]:
 async def act(lab: Lab) -> None:
     seconds = lab.minutes * 60
     lab.say("", f"seed {lab.seed} draws the faults for {seconds:g} s", "the same seed draws the same ones")
+    await endure(lab, schedule(lab.seed, seconds), seconds)
+
+
+async def endure(lab: Lab, blows: Iterable[Blow], seconds: float) -> None:
+    """Make transfers under a schedule of faults.
+
+    Args:
+        lab: where.
+        blows: the schedule.
+        seconds: when to begin no more blows; transfers go on a little longer.
+    """
     load = lab.background(
         lab.load(seconds=seconds + CALM_S, accounts=ACCOUNTS, concurrency=CONCURRENCY, timeout_s=TIMEOUT_S)
     )
     started_s = lab.events.now_s()
-    for blow in schedule(lab.seed, seconds):
+    for blow in blows:
         if lab.events.now_s() - started_s > seconds:
             break  # starting what was killed takes time too
         for fault in blow.faults:

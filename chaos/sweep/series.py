@@ -1,0 +1,155 @@
+"""All points of the sweep: counted, then struck, several lanes side by side.
+
+A series goes on until a run was not struck: then the stage has no further call of that kind, and every number below was
+struck. Counting says how long that will take, and nothing else rests on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from chaos.stack import Stack
+from chaos.sweep.lane import Lane
+from chaos.sweep.points import Choice, Fault, Point, Series, Stage, all_series, numbers, planned_series
+from chaos.sweep.strikes import Strike, count, strike
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What to sweep.
+
+    Args:
+        choice: which points.
+        quick: only every fifth write.
+        lanes: how many stacks side by side.
+        failpoints: the planned crashes instead of strace's.
+        keep: leave the stacks' folders.
+        environment: variables of the coordinator's environment.
+    """
+
+    choice: Choice = field(default_factory=Choice)
+    quick: bool = False
+    lanes: int = 2
+    failpoints: bool = False
+    keep: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesResult:
+    """What came of one series.
+
+    Args:
+        series: which.
+        counted: how many calls there were when they were counted; 0 when they were not.
+        strikes: its points, in order.
+        complete: whether it ended with a call that was not there any more.
+    """
+
+    series: Series
+    counted: int
+    strikes: Sequence[Strike]
+    complete: bool
+
+    @property
+    def hits(self) -> int:
+        """At how many points the fault struck."""
+        return sum(strike.hit for strike in self.strikes)
+
+
+@dataclass(slots=True)
+class Swept:
+    """The whole sweep.
+
+    Args:
+        counts: the calls of each stage, by kind.
+        results: of each series.
+        restarts: how often the coordinator was started.
+        acknowledged: transactions that clients were told to be committed.
+        asked: transactions that they asked for.
+        judged: how often a transaction was judged: each is, again after each run in the life of its log.
+    """
+
+    counts: dict[Stage, Counter[str]] = field(default_factory=dict)
+    results: list[SeriesResult] = field(default_factory=list)
+    restarts: int = 0
+    acknowledged: int = 0
+    asked: int = 0
+    judged: int = 0
+
+
+async def sweep(wish: Wish, strace: Sequence[str], tell: Tell) -> Swept:
+    """Sweep.
+
+    Args:
+        wish: what.
+        strace: the beginning of its command line; empty when it is not needed.
+        tell: is told of each series as it ends.
+
+    Raises:
+        StackError: a stack did not start, or a stage could not be counted.
+    """
+    swept = Swept()
+    async with AsyncExitStack() as open_stacks:
+        lanes = [
+            Lane("abcdefgh"[number], await open_stacks.enter_async_context(Stack(keep=wish.keep)), strace)
+            for number in range(wish.lanes)
+        ]
+        for lane in lanes:
+            lane.coordinator.env.update(wish.environment)
+        await asyncio.gather(*(lane.begin() for lane in lanes))
+        todo = deque(planned_series() if wish.failpoints else await _counted(lanes, wish, swept, tell))
+        await asyncio.gather(*(_work(lane, todo, wish, swept, tell) for lane in lanes))
+        for lane in lanes:
+            swept.restarts += lane.restarts
+            swept.acknowledged += lane.acknowledged
+            swept.asked += lane.asked
+            swept.judged += lane.judged
+    return swept
+
+
+async def _counted(lanes: Sequence[Lane], wish: Wish, swept: Swept, tell: Tell) -> list[Series]:
+    """Count the calls of each stage that is wished for, and list the series."""
+    stages = deque(stage for stage in Stage if wish.choice.stage in (None, stage) and stage is not Stage.PLANNED)
+
+    async def work(lane: Lane) -> None:
+        while stages:
+            stage = stages.popleft()
+            swept.counts[stage] = await count(lane, stage)
+
+    await asyncio.gather(*(work(lane) for lane in lanes))
+    chosen = [series for series in all_series(swept.counts, Fault) if wish.choice.holds(series)]
+    points = sum(swept.counts[series.stage][series.call] for series in chosen)
+    tell(f"{len(chosen)} series, {points} points{' (every fifth of the writes)' if wish.quick else ''}")
+    return chosen
+
+
+async def _work(lane: Lane, todo: deque[Series], wish: Wish, swept: Swept, tell: Tell) -> None:
+    while todo:
+        series = todo.popleft()
+        counted = swept.counts.get(series.stage, Counter())[series.call]
+        result = await _swept(lane, series, counted, wish)
+        swept.results.append(result)
+        for one in result.strikes:
+            for problem in one.problems:
+                tell(f"  {one.point}: {problem}")
+        wrong = sum(bool(one.problems) for one in result.strikes)
+        tell(f"{series}: struck {result.hits} times" + (f", {wrong} WRONG" if wrong else ""))
+
+
+async def _swept(lane: Lane, series: Series, counted: int, wish: Wish) -> SeriesResult:
+    """Strike one number after the other, until one is not there any more, or a run broke off."""
+    strikes: list[Strike] = []
+    for number in numbers(counted, series, wish.choice, quick=wish.quick):
+        strikes.append(await strike(lane, Point(series, number)))
+        if not strikes[-1].hit:
+            return SeriesResult(series, counted, strikes, complete=True)
+        if strikes[-1].ending is None:
+            break
+    return SeriesResult(series, counted, strikes, complete=False)
