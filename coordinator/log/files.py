@@ -92,7 +92,7 @@ def open_files(
     _check_place(log)
     with ExitStack() as undo:
         lock = LogLock(log)
-        lock.acquire()
+        lock.acquire(unix_ms())
         undo.callback(lock.release)
         is_new = _check_file(log)
         if is_new and expected_coordinator_id is not None:

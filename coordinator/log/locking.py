@@ -16,8 +16,6 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 from handfast.catalog import HandfastFault
 
 HOLDER_BYTES_MAX = 200
@@ -35,8 +33,11 @@ class LogLock:
         self._path = Path(f"{log}.lock")
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
+    def acquire(self, now_unix_ms: int) -> None:
         """Take the lock, or fail at once.
+
+        Args:
+            now_unix_ms: the time, in milliseconds since 1970, for the word that is left of who holds the lock.
 
         Raises:
             HandfastFault: LOG_LOCKED, naming the holder; LOG_PATH_UNUSABLE when there can be no lock file.
@@ -48,7 +49,7 @@ class LogLock:
             raise HandfastFault("LOG_PATH_UNUSABLE", path=self._log, problem=problem) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._sign(descriptor)
+            self._sign(descriptor, now_unix_ms)
         except BlockingIOError as error:
             holder = os.pread(descriptor, HOLDER_BYTES_MAX, 0).decode(errors="replace").strip()
             os.close(descriptor)
@@ -65,8 +66,8 @@ class LogLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _sign(self, descriptor: int) -> None:
+    def _sign(self, descriptor: int, now_unix_ms: int) -> None:
         """Leave word of who holds the lock, for whoever is refused."""
-        started = datetime.fromtimestamp(int(psutil.Process().create_time()), tz=UTC)
+        since = datetime.fromtimestamp(now_unix_ms // 1000, tz=UTC)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()}, started {started:%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+        os.pwrite(descriptor, f"pid {os.getpid()}, since {since:%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from sqlite_utils import Database, Migrations
-
 from coordinator.log.adopting import adopt
+from coordinator.log.migrations import Migrations
 from handfast.catalog import HandfastFault
 
 APPLICATION_ID = 0x48464C47
@@ -25,8 +24,8 @@ APPLICATION_ID = 0x48464C47
 migrations = Migrations("handfast-log")
 
 
-@migrations()
-def m001_decision_log(database: Database) -> None:
+@migrations.step
+def m001_decision_log(connection: sqlite3.Connection) -> None:
     """The first schema."""
     for statement in (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -81,13 +80,13 @@ def m001_decision_log(database: Database) -> None:
         )
         """,
     ):
-        database.conn.execute(statement)
+        connection.execute(statement)
 
 
-@migrations()
-def m002_lives(database: Database) -> None:
+@migrations.step
+def m002_lives(connection: sqlite3.Connection) -> None:
     """When each life started. Lives from before this migration have no row."""
-    database.conn.execute(
+    connection.execute(
         """
         CREATE TABLE life (
             epoch           INTEGER PRIMARY KEY,
@@ -97,10 +96,10 @@ def m002_lives(database: Database) -> None:
     )
 
 
-@migrations()
-def m003_chain(database: Database) -> None:
+@migrations.step
+def m003_chain(connection: sqlite3.Connection) -> None:
     """A place in the chain for each record."""
-    execute = database.conn.execute
+    execute = connection.execute
     for index in ("decision_by_end", "resolution_by_gtrid"):
         execute(f"DROP INDEX {index}")
     moved = ("decision", "participant", "resolution", "life")
@@ -108,7 +107,7 @@ def m003_chain(database: Database) -> None:
         execute(f"ALTER TABLE {table} RENAME TO {table}_before")
     for statement in _CHAINED:
         execute(statement)
-    adopt(database.conn)
+    adopt(connection)
     for table in moved:
         execute(f"DROP TABLE {table}_before")
 
@@ -214,11 +213,19 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     Raises:
         HandfastFault: LOG_SCHEMA_NEWER.
     """
-    database = Database(connection, execute_plugins=False, recursive_triggers=False)
-    applied = [migration.name for migration in migrations.applied(database)]
-    known = [migration.name for migration in migrations.pending(Database(memory=True))]
+    applied, known = refuse_newer(connection, path)
+    if applied != known:
+        migrations.apply(connection)
+
+
+def refuse_newer(connection: sqlite3.Connection, path: str) -> tuple[list[str], list[str]]:
+    """Compare the migrations that a log has had with those known here; return both.
+
+    Raises:
+        HandfastFault: LOG_SCHEMA_NEWER.
+    """
+    applied, known = migrations.applied(connection), migrations.names
     unknown = [name for name in applied if name not in known]
     if unknown:
         raise HandfastFault("LOG_SCHEMA_NEWER", path=path, found=unknown[-1], known=known[-1])
-    if applied != known:
-        migrations.apply(database)
+    return applied, known

@@ -87,7 +87,7 @@ def test_a_read_only_file_is_unusable_and_unlocked_afterwards(unprivileged_folde
     fault = fault_of_open_files(log)
     assert (fault.code, "Permission denied" in fault.message) == ("LOG_PATH_UNUSABLE", True)
     lock = LogLock(log)
-    lock.acquire()
+    lock.acquire(now_unix_ms=1)
     lock.release()
 
 

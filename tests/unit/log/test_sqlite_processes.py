@@ -71,7 +71,7 @@ async def test_a_second_process_on_the_log_is_refused_and_told_who_has_it(tmp_pa
     with log_process(log, "nothing") as process:
         fault = await fault_at_open(sqlite_log(log))
         assert fault.code == "LOG_LOCKED"
-        assert f"pid {process.pid}, started 20" in fault.message
+        assert f"pid {process.pid}, since " in fault.message
 
 
 async def test_another_name_for_the_same_log_is_the_same_lock(tmp_path: Path) -> None:
