@@ -10,7 +10,9 @@ A server asks for its files at each handshake. A client's credentials can't be c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -84,18 +86,24 @@ class ServerTls:
         Raises:
             OSError: one can't be read, or they don't fit together.
         """
-        files = PemFiles(self.cert_file, self.key_file, self.client_ca_file)
+        files = self.files()
+        first = _server_configuration(files.read())
+        fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", partial(renewed_configuration, files))
+        return grpc.dynamic_ssl_server_credentials(first, fetch, self.client_ca_file is not None)
 
-        current = _server_configuration(files.read())
+    def files(self) -> PemFiles:
+        """The files, to be read again when they change."""
+        return PemFiles(self.cert_file, self.key_file, self.client_ca_file)
 
-        def configuration() -> grpc.ServerCertificateConfiguration:
-            nonlocal current
-            pems = files.reread()
-            if pems is not None:
-                current = _server_configuration(pems)
-            return current
 
-        return grpc.dynamic_ssl_server_credentials(current, configuration, self.client_ca_file is not None)
+def renewed_configuration(files: PemFiles) -> grpc.ServerCertificateConfiguration | None:
+    """What a server uses from the next handshake on; None when nothing has changed.
+
+    gRPC takes whatever it is given for a change, and lets the old configuration go while other threads shake hands by
+    it: a few hundred handshakes that fail at once then end the process (grpc issue 36693). So it is given nothing.
+    """
+    pems = files.reread()
+    return None if pems is None else _server_configuration(pems)
 
 
 def open_channel(

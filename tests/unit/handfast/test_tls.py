@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 import handfast
+from handfast.tls import renewed_configuration
+from tests.certificates import Pki
 from tests.unit.handfast.fake_coordinator import serving
 
 
@@ -36,3 +38,14 @@ async def test_a_client_that_wants_tls_does_not_speak_without(
             with pytest.raises(handfast.CoordinatorUnavailable):
                 await tm.transaction().__aenter__()
         assert coordinator.peer.asked == []
+
+
+def test_a_server_is_told_of_a_change_of_its_certificates_and_of_nothing_else(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    held = pki.coordinator()
+    files = held.server().files()
+    files.read()
+    assert renewed_configuration(files) is None
+    held.replace_by(pki.coordinator())
+    assert renewed_configuration(files) is not None
+    assert renewed_configuration(files) is None
