@@ -62,7 +62,8 @@ async def test_an_old_copy_of_the_log_presumes_nothing_of_the_life_that_it_lacks
     (listed,) = (await off_loop(bank.admin.in_doubt)).branches
     assert (listed.branch.gtrid, "its log has never seen" in listed.why) == (gtrid, True)
     audit = await off_loop(bank.admin.audit)
-    assert (audit.verdict, [one.gtrid for one in audit.differences]) == ("differs", [gtrid])
+    assert audit.verdict == "differs"
+    assert gtrid in [one.gtrid for one in audit.differences]
 
     async with grpc.aio.insecure_channel(bank.listening("coordinator")) as channel:
         admin = admin_pb2_grpc.AdminStub(channel)
@@ -73,5 +74,6 @@ async def test_an_old_copy_of_the_log_presumes_nothing_of_the_life_that_it_lacks
         await admin.Resolve(a.ResolveRequest(gtrid=gtrid, action=a.RESOLVE_ACTION_COMMIT, heuristic=True))
     await off_loop(bank.wait_nothing_prepared, 10)
     audit = await off_loop(bank.admin.audit)
-    # Not the verdict: a participant of another test, which is gone, may keep it pending.
-    assert (list(audit.differences), audit.in_doubt) == ([], 0)
+    # Not the verdict: what other tests did to their transactions, and participants of theirs that are gone, are in it.
+    assert gtrid not in [one.gtrid for one in audit.differences]
+    assert audit.in_doubt == 0
