@@ -3,8 +3,9 @@
 The protocol (participant.protocol) decides and remembers, the work floor (participant.work) holds the branches at work,
 the resource manager acts; the driver takes the coordinator's messages through all three:
 
-- A message is decided before anything is awaited, so messages are decided in the order in which they came.
-- What is under way for a branch is one task, which duplicates wait for. It belongs to the branch, not to the message: a
+- A message is decided before anything is awaited, so messages are decided in the order in which they came: the calls
+  ``start_…`` decide, and return the answer, or the task that will give it.
+- What is under way for a branch is one task, which duplicates share. It belongs to the branch, not to the message: a
   caller that leaves does not cancel it.
 - Ending a prepared branch needs no memory of it: any instance can do it, by name. The same decision is carried out once
   at a time; a contrary one (an operator's, say) waits and looks again.
@@ -14,20 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from handfast.catalog import HandfastFault
 from handfast.trace import Trace
-from handfast.xid import Gtrid, Xid
+from handfast.xid import Xid, named_unix_ms
 from participant.clock import Clock
 from participant.config import ParticipantOptions
 from participant.failpoints import Failpoints
 from participant.faults import cause_of, refusal
 from participant.operations import Operations
 from participant.protocol import (
-    DECISIONS,
     OUTCOMES,
     Action,
     Branch,
@@ -43,10 +43,19 @@ from participant.protocol import (
     Voted,
     one_phase_end,
 )
-from participant.resource import AnswerLost, Found, PreparedBranch, ReadOnly, ResourceManager, Stand
+from participant.resource import (
+    AnswerLost,
+    Found,
+    OpenBranch,
+    Prepared,
+    PreparedBranch,
+    ReadOnly,
+    ResourceManager,
+    Stand,
+)
 from participant.tasks import Tasks
 from participant.trace import TracedBranches
-from participant.work import Enlist, OperationCall, WorkFloor
+from participant.work import Enlist, Operation, WorkFloor
 
 ConnectionT = TypeVar("ConnectionT")
 Result = TypeVar("Result")
@@ -92,11 +101,11 @@ class Driver(Generic[ConnectionT]):
         self._finishing: dict[Xid, tuple[Decision, asyncio.Task[Ended]]] = {}
         self._noted_ends: set[Xid] | None = None
 
-    # -- phase one -------------------------------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------------------------
 
-    async def prepare(
-        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[OperationCall] = ()
-    ) -> Voted:
+    def start_prepare(
+        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[Operation] = ()
+    ) -> Voted | asyncio.Task[Voted]:
         """Vote.
 
         Args:
@@ -107,59 +116,57 @@ class Driver(Generic[ConnectionT]):
 
         Raises:
             HandfastFault: there is no vote: nobody can tell whether PREPARE succeeded, or the message contradicts what
-                the branch did before.
+                the branch did before. The task may raise it too.
         """
         if (cause := self._fail_busy(gtrid, bqual)) is not None:
-            await self.floor.drop(gtrid, "it was asked to prepare while at work")
-            return Voted(Vote.NO, cause=cause)
+            dropped = self._drop(gtrid, "it was asked to prepare while at work", Voted(Vote.NO, cause=cause))
+            return self._tasks.start(dropped)
         deadline_s, now_s = self._times(timeout_s, operations)
-        born_ms = Gtrid.parse(gtrid).time_ms
+        born_ms = named_unix_ms(gtrid)
         step = self.branches.on_prepare(gtrid, bqual, born_ms, deadline_s, now_s, operations=bool(operations))
         match step.action, step.branch:
             case ((Action.START | Action.PREPARE), Branch() as branch):
-                return await self._run(gtrid, self._prepare(branch, operations))
+                return self._run(gtrid, self._prepare(branch, operations))
             case Action.LOOK, Branch() as branch:
-                return await self._run(gtrid, self._look_prepared(branch))
+                return self._run(gtrid, self._look_prepared(branch))
             case Action.WAIT, _:
-                return cast("Voted", await asyncio.shield(self._under_way[gtrid]))
+                return cast("asyncio.Task[Voted]", self._under_way[gtrid])
             case Action.ROLL_BACK_OPEN, Branch() as branch:
-                await self._run(gtrid, self.floor.drop(gtrid, "its deadline passed"))
-                return Voted(Vote.NO, cause=branch.cause)
+                late = Voted(Vote.NO, cause=branch.cause)
+                return self._run(gtrid, self._drop(gtrid, "its deadline passed", late))
             case _ if isinstance(step.answer, Voted):
                 return step.answer
         raise refusal(gtrid, bqual, Message.PREPARE, step.branch)
 
-    async def commit_one_phase(
-        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[OperationCall] = ()
-    ) -> Ended:
-        """Commit the only branch of a transaction; arguments as in ``prepare``.
+    def start_commit_one_phase(
+        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[Operation] = ()
+    ) -> Ended | asyncio.Task[Ended]:
+        """Commit the only branch of a transaction; arguments as in ``start_prepare``.
 
         Raises:
             HandfastFault: nobody can tell yet whether COMMIT succeeded, or the message contradicts what the branch did.
+                The task may raise it too.
         """
         if (cause := self._fail_busy(gtrid, bqual)) is not None:
-            await self.floor.drop(gtrid, "it was asked to commit while at work")
-            return Ended(Outcome.ABORTED, cause=cause)
+            dropped = self._drop(gtrid, "it was asked to commit while at work", Ended(Outcome.ABORTED, cause=cause))
+            return self._tasks.start(dropped)
         deadline_s, now_s = self._times(timeout_s, operations)
-        born_ms = Gtrid.parse(gtrid).time_ms
+        born_ms = named_unix_ms(gtrid)
         step = self.branches.on_commit_one_phase(gtrid, bqual, born_ms, deadline_s, now_s, operations=bool(operations))
         match step.action, step.branch:
             case ((Action.START | Action.COMMIT_OPEN), Branch() as branch):
-                return await self._run(gtrid, self._commit_open(branch, operations))
+                return self._run(gtrid, self._commit_open(branch, operations))
             case Action.LOOK, Branch() as branch:
-                return await self._run(gtrid, self._look_committed(branch))
+                return self._run(gtrid, self._look_committed(branch))
             case Action.WAIT, _:
-                return cast("Ended", await asyncio.shield(self._under_way[gtrid]))
+                return cast("asyncio.Task[Ended]", self._under_way[gtrid])
             case Action.ROLL_BACK_OPEN, Branch() as branch:
-                await self._run(gtrid, self.floor.drop(gtrid, "its deadline passed"))
-                return one_phase_end(branch)
+                return self._run(gtrid, self._drop(gtrid, "its deadline passed", one_phase_end(branch)))
             case _ if isinstance(step.answer, Ended):
                 return step.answer
         raise refusal(gtrid, bqual, Message.COMMIT_ONE_PHASE, step.branch)
 
-    # -- phase two -------------------------------------------------------------------------------------------------
-
-    async def commit(self, gtrid: str, bqual: str, proof: str) -> Ended:
+    def start_commit(self, gtrid: str, bqual: str, proof: str) -> Ended | asyncio.Task[Ended]:
         """Commit a prepared branch of whichever instance.
 
         Args:
@@ -168,32 +175,52 @@ class Driver(Generic[ConnectionT]):
             proof: the token from its vote; empty when not known.
 
         Raises:
-            HandfastFault: it is not committed yet; to be repeated.
+            HandfastFault: it is not committed yet; to be repeated. The task may raise it too.
         """
         step = self.branches.on_commit(gtrid, bqual)
         if step.action is Action.FINISH:
-            return await self._finish(Message.COMMIT, Xid(gtrid, bqual), proof)
+            return self._finish(Decision.COMMIT, Xid(gtrid, bqual), proof)
         if isinstance(step.answer, Ended):
             return step.answer
         raise refusal(gtrid, bqual, Message.COMMIT, step.branch)
 
-    async def rollback(self, gtrid: str, bqual: str, proof: str) -> Ended:
-        """Roll a branch back, prepared or not; otherwise as ``commit``."""
-        step = self.branches.on_rollback(gtrid, bqual, Gtrid.parse(gtrid).time_ms, self._clock.monotonic_s())
+    def start_rollback(self, gtrid: str, bqual: str, proof: str) -> Ended | asyncio.Task[Ended]:
+        """Roll a branch back, prepared or not; otherwise as ``start_commit``."""
+        step = self.branches.on_rollback(gtrid, bqual, named_unix_ms(gtrid), self._clock.monotonic_s())
         match step.action:
             case Action.FINISH:
-                return await self._finish(Message.ROLLBACK, Xid(gtrid, bqual), proof)
+                return self._finish(Decision.ABORT, Xid(gtrid, bqual), proof)
             case Action.WAIT:
-                await self.floor.interrupt(gtrid, "a Rollback came")
-                await self._quiet(gtrid)
-                return await self.rollback(gtrid, bqual, proof)
+                return self._tasks.start(self._rollback_after(gtrid, bqual, proof))
             case Action.ROLL_BACK_OPEN:
-                await self._run(gtrid, self.floor.drop(gtrid, "a Rollback came"))
-                return Ended(Outcome.ABORTED)
-        await self._quiet(gtrid)  # it may be a duplicate, while the first is still rolling back
-        if isinstance(step.answer, Ended):
-            return step.answer
-        raise refusal(gtrid, bqual, Message.ROLLBACK, step.branch)
+                return self._run(gtrid, self._drop(gtrid, "a Rollback came", Ended(Outcome.ABORTED)))
+        if not isinstance(step.answer, Ended):
+            raise refusal(gtrid, bqual, Message.ROLLBACK, step.branch)
+        if gtrid in self._under_way:  # it may be a duplicate, while the first is still rolling back
+            return self._tasks.start(self._answer_when_quiet(gtrid, step.answer))
+        return step.answer
+
+    # -- the same, for those who wait for the answer ---------------------------------------------------------------
+
+    async def prepare(
+        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[Operation] = ()
+    ) -> Voted:
+        """See ``start_prepare``."""
+        return await _answer_of(self.start_prepare(gtrid, bqual, timeout_s, operations))
+
+    async def commit_one_phase(
+        self, gtrid: str, bqual: str, timeout_s: float | None, operations: Sequence[Operation] = ()
+    ) -> Ended:
+        """See ``start_commit_one_phase``."""
+        return await _answer_of(self.start_commit_one_phase(gtrid, bqual, timeout_s, operations))
+
+    async def commit(self, gtrid: str, bqual: str, proof: str) -> Ended:
+        """See ``start_commit``."""
+        return await _answer_of(self.start_commit(gtrid, bqual, proof))
+
+    async def rollback(self, gtrid: str, bqual: str, proof: str) -> Ended:
+        """See ``start_rollback``."""
+        return await _answer_of(self.start_rollback(gtrid, bqual, proof))
 
     def forget(self, gtrid: str, bqual: str) -> None:
         """Drop what is remembered of a branch that has ended."""
@@ -245,7 +272,7 @@ class Driver(Generic[ConnectionT]):
 
     # -- inside: phase one -----------------------------------------------------------------------------------------
 
-    def _times(self, timeout_s: float | None, operations: Sequence[OperationCall]) -> tuple[float, float]:
+    def _times(self, timeout_s: float | None, operations: Sequence[Operation]) -> tuple[float, float]:
         """The deadline as the message gives it, and now. Without one, an open branch keeps its own."""
         now_s = self._clock.monotonic_s()
         if timeout_s is None:
@@ -261,26 +288,39 @@ class Driver(Generic[ConnectionT]):
         self.branches.on_work_failed(branch, cause, self._clock.monotonic_s())
         return cause
 
-    async def _run(self, gtrid: str, work: Coroutine[Any, Any, Result]) -> Result:
+    def _run(self, gtrid: str, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Do something for a branch, once; duplicates find it in ``_under_way``."""
-        task = self._under_way[gtrid] = self._tasks.start(work)
 
-        def done(ended: asyncio.Task[Result]) -> None:
-            if self._under_way.get(gtrid) is ended:
+        def done() -> None:
+            if self._under_way.get(gtrid) is task:
                 del self._under_way[gtrid]
 
-        task.add_done_callback(done)
-        return await asyncio.shield(task)
+        task = self._under_way[gtrid] = self._tasks.start(work, done)
+        return task
+
+    async def _drop(self, gtrid: str, reason: str, answer: Result) -> Result:
+        await self.floor.drop(gtrid, reason)
+        return answer
+
+    async def _rollback_after(self, gtrid: str, bqual: str, proof: str) -> Ended:
+        """Roll back a branch that is just being prepared: its operations stop, its PREPARE does not."""
+        await self.floor.interrupt(gtrid, "a Rollback came")
+        await self._quiet(gtrid)
+        return await self.rollback(gtrid, bqual, proof)
+
+    async def _answer_when_quiet(self, gtrid: str, answer: Result) -> Result:
+        await self._quiet(gtrid)
+        return answer
 
     async def _quiet(self, gtrid: str) -> None:
         """Wait until nothing is under way for a branch."""
         while (task := self._under_way.get(gtrid)) is not None:
             await asyncio.wait({task})
 
-    async def _prepare(self, branch: Branch, operations: Sequence[OperationCall]) -> Voted:
+    async def _prepare(self, branch: Branch, operations: Sequence[Operation]) -> Voted:
         self._failpoints.reach("before-prepare")
         try:
-            made = await self.floor.end(branch, operations, lambda opened: opened.prepare())
+            made = await self.floor.end(branch, operations, _prepare_it)
         except asyncio.CancelledError:
             self._on_cut_off(branch)
             raise
@@ -294,10 +334,10 @@ class Driver(Generic[ConnectionT]):
         self._failpoints.reach("after-prepare")
         return self.branches.on_prepared(branch, made.proof, now_s)
 
-    async def _commit_open(self, branch: Branch, operations: Sequence[OperationCall]) -> Ended:
+    async def _commit_open(self, branch: Branch, operations: Sequence[Operation]) -> Ended:
         self._failpoints.reach("before-commit")
         try:
-            proof = await self.floor.end(branch, operations, lambda opened: opened.commit())
+            proof = await self.floor.end(branch, operations, _commit_it)
         except asyncio.CancelledError:
             self._on_cut_off(branch)
             raise
@@ -326,7 +366,7 @@ class Driver(Generic[ConnectionT]):
         found = await self._look(branch)
         now_s = self._clock.monotonic_s()
         if found.stand is Stand.PREPARED:
-            return self.branches.on_prepared(branch, branch.proof, now_s)
+            return self.branches.on_prepared(branch, branch.proof or found.proof, now_s)
         if found.stand is Stand.ABORTED:
             fault = HandfastFault("PREPARE_FAILED", gtrid=branch.gtrid, bqual=self.bqual, problem=found.evidence)
             return self.branches.on_prepare_failed(branch, cause_of(fault), now_s)
@@ -354,17 +394,19 @@ class Driver(Generic[ConnectionT]):
 
     # -- inside: phase two -----------------------------------------------------------------------------------------
 
-    async def _finish(self, message: Message, xid: Xid, proof: str) -> Ended:
-        decision = DECISIONS[message]
+    def _finish(self, decision: Decision, xid: Xid, proof: str) -> asyncio.Task[Ended]:
         running = self._finishing.get(xid)
         if running is None:
-            task = self._tasks.start(self._finish_once(decision, xid, proof))
+            task = self._tasks.start(self._finish_once(decision, xid, proof), lambda: self._finishing.pop(xid, None))
             self._finishing[xid] = (decision, task)
-            task.add_done_callback(lambda _: self._finishing.pop(xid, None))
-            return await asyncio.shield(task)
+            return task
         if running[0] is decision:
-            return await asyncio.shield(running[1])
-        await asyncio.wait({running[1]})
+            return running[1]
+        return self._tasks.start(self._finish_after(running[1], decision, xid, proof))
+
+    async def _finish_after(self, first: asyncio.Task[Ended], decision: Decision, xid: Xid, proof: str) -> Ended:
+        """Carry out a decision that contradicts one which is being carried out."""
+        await asyncio.wait({first})
         again = self.commit if decision is Decision.COMMIT else self.rollback
         return await again(xid.gtrid, xid.bqual, proof)
 
@@ -386,10 +428,25 @@ class Driver(Generic[ConnectionT]):
         if branch is not None:
             self.branches.on_ended(branch, end.fate, end.evidence, self._clock.monotonic_s())
         if outcome in {Outcome.COMMITTED, Outcome.ABORTED}:
-            return Ended(outcome)
+            return _AS_DECIDED[outcome]
         log.error("%s of %s: %s: %s", xid.bqual, xid.gtrid, outcome.value, end.evidence)
         return Ended(outcome, end.evidence)
 
 
 def _memory(options: ParticipantOptions) -> dict[str, Any]:
     return {"memory_count_max": options.memory_count_max, "memory_age_s": options.memory_age_s}
+
+
+_AS_DECIDED = {outcome: Ended(outcome) for outcome in (Outcome.COMMITTED, Outcome.ABORTED)}
+
+
+async def _answer_of(found: Result | asyncio.Task[Result]) -> Result:
+    return await asyncio.shield(found) if isinstance(found, asyncio.Task) else found
+
+
+def _prepare_it(opened: OpenBranch[Any]) -> Awaitable[Prepared | ReadOnly]:
+    return opened.prepare()
+
+
+def _commit_it(opened: OpenBranch[Any]) -> Awaitable[str]:
+    return opened.commit()

@@ -28,7 +28,7 @@ class AnswerLost(Exception):
     """The connection broke while the branch was being prepared or committed, and looking did not help either.
 
     Args:
-        proof: by which ``ends_of`` can tell later.
+        proof: by which ``ends_of`` can tell later; empty when there was none yet.
         problem: what happened.
     """
 
@@ -87,11 +87,13 @@ class Found:
         evidence: what proves it.
         lost: with UNPROVED, the resource certainly does not hold what the branch did: it was restored to a point before
             the branch, or is another one.
+        proof: with PREPARED, the branch's proof, for whoever has not had it yet; empty when the resource can't tell.
     """
 
     stand: Stand
     evidence: str
     lost: bool = False
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import grpc
@@ -38,6 +39,12 @@ else:
     Interceptor = grpc.aio.ServerInterceptor
 
 _SERVICE = "participant"
+
+_Start = Callable[[Any], object]
+"""Takes a request; returns what it found, or the task that will find it."""
+
+_Respond = Callable[[Any, Any], Message]
+"""Puts what was found into the response to the request."""
 _OWN_METHODS = "/handfast.v1."
 
 log = logging.getLogger(__name__)
@@ -76,14 +83,14 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
         self._hosts: dict[str, Host] = {}
         self._tasks = Tasks()
         self._stop = asyncio.Event()
-        self._does: dict[type[Message], Callable[[Any], Awaitable[Message]]] = {
-            p.PrepareRequest: self._prepare,
-            p.ParticipantCommitRequest: self._commit,
-            p.CommitOnePhaseRequest: self._commit_one_phase,
-            p.ParticipantRollbackRequest: self._rollback,
-            p.RecoverRequest: self._recover,
-            p.ForgetRequest: self._forget,
-            p.InspectRequest: self._inspect,
+        self._takes: dict[type[Message], tuple[_Start, _Respond]] = {
+            p.PrepareRequest: (self._prepare, wire.prepare_response),
+            p.ParticipantCommitRequest: (self._commit, wire.commit_response),
+            p.CommitOnePhaseRequest: (self._commit_one_phase, wire.one_phase_response),
+            p.ParticipantRollbackRequest: (self._rollback, wire.rollback_response),
+            p.RecoverRequest: (self._recover, _as_it_is),
+            p.ForgetRequest: (self._forget, _as_it_is),
+            p.InspectRequest: (self._inspect, _as_it_is),
         }
 
     def attach(self, host: Host) -> None:
@@ -98,24 +105,17 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
             self._stop.set()
 
     def dispatch(self, request: Message, reply: Reply) -> None:
-        """Take one call, unary or out of a batch."""
-        self._tasks.start(self._answer(request, reply))
+        """Take one call, unary or out of a batch. It is decided now, and answered now or when its task has ended.
 
-    async def _answer(self, request: Message, reply: Reply) -> None:
-        answer: Message | HandfastFault
-        try:
-            answer = await self._does[type(request)](request)
-        except HandfastFault as fault:
-            answer = fault
-        except MalformedName as problem:
-            answer = HandfastFault("NAME_MALFORMED", text=problem.text, kind=problem.kind)
-        except asyncio.CancelledError:
-            reply(HandfastFault("INTERNAL", problem="the participant was stopped meanwhile"))
-            raise
-        except Exception as problem:
-            log.exception("%s of %s failed", type(request).__name__, getattr(request, "gtrid", "-"))
-            answer = HandfastFault("INTERNAL", problem=f"{type(problem).__name__}: {problem}")
-        reply(answer)
+        Raises:
+            HandfastFault: the answer is no.
+        """
+        start, respond = self._takes[type(request)]
+        found = start(request)
+        if isinstance(found, asyncio.Task):
+            found.add_done_callback(partial(_answer, request, reply, respond))
+        else:
+            reply(respond(found, request))
 
     def _host(self, resource: str) -> Host:
         host = self._hosts.get(resource)
@@ -128,41 +128,43 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
         """The driver of a branch, whose name is checked here, once, before anything else sees it."""
         if not is_gtrid(gtrid):
             raise HandfastFault("GTRID_MALFORMED", text=gtrid[:80])
-        return self._host(split_bqual(bqual)[0]).driver
+        try:
+            resource = split_bqual(bqual)[0]
+        except MalformedName as problem:
+            raise HandfastFault("NAME_MALFORMED", text=problem.text, kind=problem.kind) from problem
+        return self._host(resource).driver
 
     # -- the calls -------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, request: p.PrepareRequest) -> Message:
+    def _prepare(self, request: p.PrepareRequest) -> object:
         driver = self._driver(request.gtrid, request.bqual)
-        work = wire.operations(request.operations)
-        voted = await driver.prepare(request.gtrid, request.bqual, wire.timeout_s(request), work)
-        return wire.prepare_response(voted, request.gtrid, request.bqual)
+        return driver.start_prepare(request.gtrid, request.bqual, wire.timeout_s(request), request.operations)
 
-    async def _commit_one_phase(self, request: p.CommitOnePhaseRequest) -> Message:
+    def _commit_one_phase(self, request: p.CommitOnePhaseRequest) -> object:
         driver = self._driver(request.gtrid, request.bqual)
-        work = wire.operations(request.operations)
-        ended = await driver.commit_one_phase(request.gtrid, request.bqual, wire.timeout_s(request), work)
-        return wire.one_phase_response(ended, request.gtrid, request.bqual)
+        return driver.start_commit_one_phase(request.gtrid, request.bqual, wire.timeout_s(request), request.operations)
 
-    async def _commit(self, request: p.ParticipantCommitRequest) -> Message:
-        driver = self._driver(request.gtrid, request.bqual)
-        return wire.commit_response(await driver.commit(request.gtrid, request.bqual, request.proof))
+    def _commit(self, request: p.ParticipantCommitRequest) -> object:
+        return self._driver(request.gtrid, request.bqual).start_commit(request.gtrid, request.bqual, request.proof)
 
-    async def _rollback(self, request: p.ParticipantRollbackRequest) -> Message:
-        driver = self._driver(request.gtrid, request.bqual)
-        return wire.rollback_response(await driver.rollback(request.gtrid, request.bqual, request.proof))
+    def _rollback(self, request: p.ParticipantRollbackRequest) -> object:
+        return self._driver(request.gtrid, request.bqual).start_rollback(request.gtrid, request.bqual, request.proof)
 
-    async def _recover(self, request: p.RecoverRequest) -> Message:
-        driver = self._host(request.resource).driver
-        found = await driver.list_prepared(request.resource, request.coordinator_id, detail=request.detail)
+    def _recover(self, request: p.RecoverRequest) -> object:
+        return self._tasks.start(self._recovered(self._host(request.resource), request))
+
+    async def _recovered(self, host: Host, request: p.RecoverRequest) -> Message:
+        found = await host.driver.list_prepared(request.resource, request.coordinator_id, detail=request.detail)
         return wire.recover_response(found)
 
-    async def _forget(self, request: p.ForgetRequest) -> Message:
+    def _forget(self, request: p.ForgetRequest) -> object:
         self._driver(request.gtrid, request.bqual).forget(request.gtrid, request.bqual)
         return p.ForgetResponse()
 
-    async def _inspect(self, request: p.InspectRequest) -> Message:
-        host = self._host(request.resource)
+    def _inspect(self, request: p.InspectRequest) -> object:
+        return self._tasks.start(self._inspected(self._host(request.resource), request))
+
+    async def _inspected(self, host: Host, request: p.InspectRequest) -> Message:
         asked = [_branch(proof) for proof in request.branches]
         findings = [*host.recovery.findings(), *await host.driver.manager.inspect()]
         ends = await host.driver.manager.ends_of(asked) if asked else []
@@ -204,6 +206,27 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
         """Batched."""
         await self._check_caller(context)
         await serve_frames(PARTICIPANT, request_iterator, context, self.dispatch, stop=self._stop)
+
+
+def _as_it_is(found: Any, _: Message) -> Message:
+    return cast("Message", found)
+
+
+def _answer(request: Message, reply: Reply, respond: _Respond, task: asyncio.Task[Any]) -> None:
+    """Answer a call whose task has ended."""
+    answer: Message | HandfastFault
+    try:
+        answer = respond(task.result(), request)
+    except HandfastFault as fault:
+        answer = fault
+    except MalformedName as problem:
+        answer = HandfastFault("NAME_MALFORMED", text=problem.text, kind=problem.kind)
+    except asyncio.CancelledError:
+        answer = HandfastFault("INTERNAL", problem="the participant was stopped meanwhile")
+    except Exception as problem:
+        log.exception("%s of %s failed", type(request).__name__, getattr(request, "gtrid", "-"))
+        answer = HandfastFault("INTERNAL", problem=f"{type(problem).__name__}: {problem}")
+    reply(answer)
 
 
 def _branch(asked: p.BranchProof) -> tuple[Xid, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from handfast.catalog import HandfastFault
@@ -18,12 +18,19 @@ class Tasks:
     """A set of running tasks."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], Callable[[], object] | None] = {}
 
-    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Start a task. Whoever wants its result waits for it, shielded; its failure is logged in any case."""
+    def start(
+        self, work: Coroutine[Any, Any, Result], then: Callable[[], object] | None = None
+    ) -> asyncio.Task[Result]:
+        """Start a task. Whoever wants its result waits for it, shielded; its failure is logged in any case.
+
+        Args:
+            work: what it does.
+            then: called when it has ended, before anybody who waits for it goes on.
+        """
         task = asyncio.create_task(work)
-        self._running.add(task)
+        self._running[task] = then
         task.add_done_callback(self._on_done)
         return task
 
@@ -37,7 +44,9 @@ class Tasks:
         await asyncio.gather(*left, return_exceptions=True)
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
+        then = self._running.pop(task)
+        if then is not None:
+            then()
         problem = None if task.cancelled() else task.exception()
         if isinstance(problem, HandfastFault):
             log.info("%s of %s: %s", problem.bqual or "-", problem.gtrid or "-", problem.message)

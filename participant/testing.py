@@ -265,7 +265,7 @@ class MemoryResource:
 
     async def ends_of(self, branches: Sequence[tuple[Xid, str]]) -> list[Found]:
         """See ResourceManager."""
-        return [Found(self._stand(xid), "the memory says so") for xid, _ in branches]
+        return [Found(self._stand(xid), "the memory says so", proof=f"memory:{xid.gtrid}") for xid, _ in branches]
 
     def _stand(self, xid: Xid) -> Stand:
         if xid in self.prepared:

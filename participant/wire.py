@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from handfast.masking import masked
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
 from handfast.xid import Xid
 from participant.faults import reason_of
-from participant.protocol import Cause, Ended, Outcome, Vote, Voted
+from participant.protocol import Ended, Outcome, Vote, Voted
 from participant.resource import Finding, Found, PreparedBranch, Severity, Stand
-from participant.work import OperationCall
 
 _VOTES: Mapping[Vote, t.Vote.ValueType] = {
     Vote.YES: t.VOTE_YES,
@@ -45,32 +43,31 @@ def timeout_s(request: p.PrepareRequest | p.CommitOnePhaseRequest) -> float | No
     return request.timeout_ms / 1000 if request.timeout_ms else None
 
 
-def operations(carried: Iterable[t.Operation]) -> list[OperationCall]:
-    """The operations that a message carries."""
-    return [OperationCall(operation.name, operation.payload) for operation in carried]
-
-
-def prepare_response(voted: Voted, gtrid: str, bqual: str) -> p.PrepareResponse:
+def prepare_response(voted: Voted, request: p.PrepareRequest) -> p.PrepareResponse:
     """A vote."""
-    return p.PrepareResponse(
-        vote=_VOTES[voted.vote], proof=voted.proof, results=voted.results, **_reason(voted.cause, gtrid, bqual)
+    cause = voted.cause
+    if cause is None:
+        return p.PrepareResponse(vote=_VOTES[voted.vote], proof=voted.proof, results=voted.results)
+    reason = reason_of(cause, request.gtrid, request.bqual)
+    return p.PrepareResponse(vote=_VOTES[voted.vote], reason=reason, reason_code=cause.code)
+
+
+def one_phase_response(ended: Ended, request: p.CommitOnePhaseRequest) -> p.CommitOnePhaseResponse:
+    """How the only branch ended."""
+    cause = ended.cause
+    reason = ended.evidence or (reason_of(cause, request.gtrid, request.bqual) if cause is not None else "")
+    code = cause.code if cause is not None else ""
+    return p.CommitOnePhaseResponse(
+        outcome=_OUTCOMES[ended.outcome], results=ended.results, reason=reason, reason_code=code
     )
 
 
-def one_phase_response(ended: Ended, gtrid: str, bqual: str) -> p.CommitOnePhaseResponse:
-    """How the only branch ended."""
-    reason = _reason(ended.cause, gtrid, bqual)
-    if ended.evidence:
-        reason["reason"] = ended.evidence
-    return p.CommitOnePhaseResponse(outcome=_OUTCOMES[ended.outcome], results=ended.results, **reason)
-
-
-def commit_response(ended: Ended) -> p.ParticipantCommitResponse:
+def commit_response(ended: Ended, _: object = None) -> p.ParticipantCommitResponse:
     """How a branch ended that was told to commit."""
     return p.ParticipantCommitResponse(outcome=_OUTCOMES[ended.outcome], evidence=ended.evidence)
 
 
-def rollback_response(ended: Ended) -> p.ParticipantRollbackResponse:
+def rollback_response(ended: Ended, _: object = None) -> p.ParticipantRollbackResponse:
     """How a branch ended that was told to roll back."""
     return p.ParticipantRollbackResponse(outcome=_OUTCOMES[ended.outcome], evidence=ended.evidence)
 
@@ -96,10 +93,6 @@ def branch_end(xid: Xid, found: Found) -> p.BranchEnd:
     return p.BranchEnd(
         gtrid=xid.gtrid, bqual=xid.bqual, state=_STANDS[found.stand], evidence=found.evidence, lost=found.lost
     )
-
-
-def _reason(cause: Cause | None, gtrid: str, bqual: str) -> dict[str, Any]:
-    return {} if cause is None else {"reason": reason_of(cause, gtrid, bqual), "reason_code": cause.code}
 
 
 def _prepared(branch: PreparedBranch) -> p.PreparedBranch:

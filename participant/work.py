@@ -14,14 +14,16 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 from handfast.catalog import HandfastFault
-from handfast.context import TransactionContext, current, within
-from handfast.xid import Gtrid, Xid
-from participant.clock import Clock, Timer
+from handfast.context import TransactionContext, current, set_current
+from handfast.xid import Gtrid, Xid, split_bqual
+from participant.clock import Clock
 from participant.config import ParticipantOptions
 from participant.faults import cause_of, ended_fault, operation_fault, work_fault
+from participant.limits import Limit, Limits
 from participant.operations import Operations
 from participant.protocol import Branch, Branches, Cause, State
 from participant.resource import AnswerLost, OpenBranch, ResourceManager
@@ -36,17 +38,16 @@ Enlist = Callable[[str, float], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class OperationCall:
-    """One operation to do.
+class Operation(Protocol):
+    """One operation to do: the wire's own message has this form."""
 
-    Args:
-        name: its name.
-        payload: its input.
-    """
+    @property
+    def name(self) -> str:
+        """Which."""
 
-    name: str
-    payload: bytes
+    @property
+    def payload(self) -> bytes:
+        """Its input."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +61,7 @@ class Held(Generic[ConnectionT]):
         lock: held by the call that works in it.
         owner: the task of that call.
         enlisted: done when the coordinator knows of the branch; None for a branch that the coordinator itself began.
-        timer: due at its deadline.
+        limit: reached at its deadline.
         ending: PREPARE or COMMIT is on its way.
         dropped: it was given up; whoever still begins or uses it must let go.
     """
@@ -71,7 +72,7 @@ class Held(Generic[ConnectionT]):
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     owner: asyncio.Task[Any] | None = None
     enlisted: asyncio.Task[None] | None = None
-    timer: Timer | None = None
+    limit: Limit | None = None
     ending: bool = False
     dropped: bool = False
 
@@ -102,11 +103,13 @@ class WorkFloor(Generic[ConnectionT]):
         enlist: Enlist,
     ) -> None:
         self._bqual = bqual
+        self._resource = split_bqual(bqual)[0]
         self._branches = branches
         self._manager = manager
         self._operations = operations
         self._options = options
         self._clock = clock
+        self._limits = Limits(clock)
         self._tasks = tasks
         self._enlist = enlist
         self._held: dict[str, Held[ConnectionT]] = {}
@@ -162,7 +165,7 @@ class WorkFloor(Generic[ConnectionT]):
     async def end(
         self,
         branch: Branch,
-        operations: Sequence[OperationCall],
+        operations: Sequence[Operation],
         how: Callable[[OpenBranch[ConnectionT]], Awaitable[Result]],
     ) -> Result:
         """Do the operations, in a new branch if need be, and then prepare or commit it.
@@ -268,9 +271,10 @@ class WorkFloor(Generic[ConnectionT]):
         await self._enlist(gtrid, deadline_s)
 
     def _hold(self, branch: Branch) -> Held[ConnectionT]:
-        held = self._held[branch.gtrid] = Held[ConnectionT](branch, Xid(branch.gtrid, self._bqual))
+        held: Held[ConnectionT] = Held(branch, Xid(branch.gtrid, self._bqual))
+        self._held[branch.gtrid] = held
         left_s = branch.deadline_s - self._clock.monotonic_s()
-        held.timer = self._clock.call_later(left_s, lambda: self._on_deadline(held))
+        held.limit = self._limits.start(left_s, partial(self._on_deadline, held))
         return held
 
     async def _open(self, held: Held[ConnectionT]) -> OpenBranch[ConnectionT]:
@@ -321,7 +325,7 @@ class WorkFloor(Generic[ConnectionT]):
         return None
 
     async def _operate(
-        self, held: Held[ConnectionT], operations: Sequence[OperationCall]
+        self, held: Held[ConnectionT], operations: Sequence[Operation]
     ) -> tuple[OpenBranch[ConnectionT], tuple[bytes, ...]]:
         """Begin the branch if need be, and do the operations in order.
 
@@ -331,18 +335,19 @@ class WorkFloor(Generic[ConnectionT]):
         opened = await self._open(held)
         results, name = [], ""
         held.owner = asyncio.current_task()
+        before = set_current(TransactionContext(held.xid.gtrid, held.branch.deadline_s))
         try:
-            with within(TransactionContext(held.xid.gtrid, held.branch.deadline_s)):
-                for operation in operations:
-                    name = operation.name
-                    work = self._operations.find(name, held.xid.resource)
-                    results.append(await work(opened.connection, operation.payload) or b"")
+            for operation in operations:
+                name = operation.name
+                work = self._operations.find(name, self._resource)
+                results.append(await work(opened.connection, operation.payload) or b"")
         except Exception as problem:
             if not held.dropped:
                 await opened.rollback()
             known = self._manager.fault_of(problem, held.xid, held.xid.resource)
             raise operation_fault(problem, known, held.xid, held.xid.resource, name) from problem
         finally:
+            set_current(before)
             held.owner = None
         return opened, tuple(results)
 
@@ -351,8 +356,8 @@ class WorkFloor(Generic[ConnectionT]):
     def _let_go(self, held: Held[ConnectionT]) -> None:
         held.dropped = True
         self._held.pop(held.xid.gtrid, None)
-        if held.timer is not None:
-            held.timer.cancel()
+        if held.limit is not None:
+            self._limits.end(held.limit)
 
     def _on_deadline(self, held: Held[ConnectionT]) -> None:
         branch = held.branch

@@ -39,13 +39,16 @@ LIFE = "extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time())::text"
 """SQL for the server's life: changes when it crashes, and when somebody resets that counter, which does no harm. Of all
 the counters that a crash starts anew this one's time is the cheapest to ask for: 6 µs, where a view takes 36."""
 _XID8_MAX = 2**64 - 1
-_XID32 = 0xFFFF_FFFF
+_XID_SPAN = 2**32
 
-_LIST = "SELECT gid FROM pg_prepared_xacts WHERE gid = ANY(%s) AND database = current_database()"
+_LIST = """
+SELECT gid, transaction::text, pg_snapshot_xmax(pg_current_snapshot())::text FROM pg_prepared_xacts
+WHERE gid = ANY(%s) AND database = current_database()
+"""
 _STATUS = f"SELECT pg_xact_status(%s::xid8), {LIFE}"
 _END_SESSION = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE backend_xid::text = %s AND datname = current_database() AND pid <> pg_backend_pid()
+WHERE (backend_xid::text = %s OR pid = %s) AND datname = current_database() AND pid <> pg_backend_pid()
 """
 
 _STANDS: Mapping[str | None, tuple[Stand, str]] = {
@@ -64,6 +67,19 @@ Result = TypeVar("Result")
 def make_proof(xid8: str, life: str = "") -> str:
     """The proof that a vote carries, ``pg:<xid8>``; with a life, ``pg:<xid8>@<life>``, that of a one-phase COMMIT."""
     return f"{PROOF_PREFIX}{xid8}@{life}" if life else PROOF_PREFIX + xid8
+
+
+def proof_of_running(xid32: str, near_xid8: str) -> str:
+    """The proof of a transaction that runs or is prepared, and of whose id only the lower half is known.
+
+    Args:
+        xid32: that half.
+        near_xid8: a current id. The one meant is the nearest to it, as every running transaction is less than 2^31 ids
+            away from it.
+    """
+    near = int(near_xid8)
+    ahead = (int(xid32) - near + _XID_SPAN // 2) % _XID_SPAN - _XID_SPAN // 2
+    return make_proof(str(near + ahead))
 
 
 def xid8_of(proof: str) -> str | None:
@@ -116,9 +132,9 @@ class Finisher:
 
         async def look(connection: Session) -> list[Found]:
             rows = await (await connection.execute(_LIST, (gids,))).fetchall()
-            prepared = {gid for (gid,) in rows}
+            prepared = {gid: proof_of_running(xid32, near_xid8) for gid, xid32, near_xid8 in rows}
             return [
-                Found(Stand.PREPARED, f"pg_prepared_xacts has {gid}")
+                Found(Stand.PREPARED, f"pg_prepared_xacts has {gid}", proof=prepared[gid])
                 if gid in prepared
                 else await _stand(connection, proof)
                 for gid, (_, proof) in zip(gids, branches, strict=True)
@@ -126,14 +142,16 @@ class Finisher:
 
         return await self._ask(look)
 
-    async def settle_lost(self, xid: Xid, proof: str, problem: BaseException) -> Found:
+    async def settle_lost(self, xid: Xid, proof: str, backend_pid: int, problem: BaseException) -> Found:
         """Find out what became of a branch whose connection broke during PREPARE or COMMIT.
 
         Its session may not have noticed yet. It can't be of use to anybody, so it is ended, and then asked about again.
+        Without a proof it is the session that tells: once it has ended, what is not prepared never will be.
 
         Args:
             xid: the branch.
-            proof: its proof, read before PREPARE or COMMIT was sent.
+            proof: its proof, when it was read before PREPARE or COMMIT was sent; else empty.
+            backend_pid: the server's process for its connection.
             problem: how the connection broke.
 
         Returns:
@@ -146,35 +164,47 @@ class Finisher:
         give_up_s = self._clock.monotonic_s() + _LOOK_S
         while True:
             try:
-                (found,) = await self.ends_of([(xid, proof)])
+                found = await self._find(xid, proof, backend_pid)
                 if found.stand is not Stand.OPEN:
                     return found
-                await self._end_session(proof)
             except HandfastFault as fault:
                 why = fault.message
             if self._clock.monotonic_s() >= give_up_s:
                 raise AnswerLost(proof, why)
             await self._clock.sleep(_LOOK_PAUSE_S)
 
+    async def _find(self, xid: Xid, proof: str, backend_pid: int) -> Found:
+        """Look once, and end the branch's session when it is still there."""
+        (found,) = await self.ends_of([(xid, proof)])
+        if found.stand is Stand.PREPARED or (proof and found.stand is not Stand.OPEN):
+            return found
+        if await self._end_session(proof, backend_pid) or proof:
+            return Found(Stand.OPEN, "its session is still there")
+        (found,) = await self.ends_of([(xid, proof)])  # it may have prepared the branch between the two looks
+        if found.stand is Stand.PREPARED:
+            return found
+        return Found(Stand.ABORTED, f"the session of process {backend_pid} has ended, and has not prepared it")
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _finish(self, what: str, fate: Fate, xid: Xid, proof: str) -> End:
         command = f"{what} '{xid.gid()}'"
 
-        async def finish(connection: Session) -> End | None:
+        async def finish(connection: Session) -> bool:
             try:
-                await connection.command(command)
+                await connection.command(command, self._options.finish_wait_s)
             except psycopg.Error as problem:
                 if problem.sqlstate == NO_SUCH_PREPARED:
-                    return None
+                    return False
                 raise
-            return End(fate, "")
+            return True
 
         try:
-            end = await self.run(finish)
+            connection, done = await self._pool.take(self._options.finish_wait_s, finish, self._options.finish_wait_s)
+            await self._pool.give(connection)
         except (psycopg.Error, PoolFull, TimeoutError) as problem:
             raise finish_fault(problem, xid, self._resource) from problem
-        return end or await self._proved_end(xid, proof)
+        return _ENDS[fate] if done else await self._proved_end(xid, proof)
 
     async def _proved_end(self, xid: Xid, proof: str) -> End:
         """The branch is not prepared: prove how it ended."""
@@ -183,10 +213,19 @@ class Finisher:
             raise HandfastFault("BRANCH_BUSY", gtrid=xid.gtrid, bqual=xid.bqual, problem=found.evidence)
         return End(_FATES[found.stand], found.evidence)
 
-    async def _end_session(self, proof: str) -> None:
+    async def _end_session(self, proof: str, backend_pid: int) -> bool:
+        """End the session that works under a branch's id, or in this process of the server; False when there is none.
+
+        A process number that the server has given to another session meanwhile would cost that one its connection. It
+        would take as many new sessions within this moment as there are process numbers.
+        """
         xid8 = xid8_of(proof)
-        if xid8 is not None:
-            await self._ask(lambda connection: connection.execute(_END_SESSION, (str(int(xid8) & _XID32),)))
+        parameters = (str(int(xid8) % _XID_SPAN), None) if xid8 is not None else (None, backend_pid)
+
+        async def end(connection: Session) -> bool:
+            return await (await connection.execute(_END_SESSION, parameters)).fetchone() is not None
+
+        return await self._ask(end)
 
     async def _ask(self, use: Callable[[Session], Awaitable[Result]]) -> Result:
         try:
@@ -194,6 +233,9 @@ class Finisher:
         except (psycopg.Error, PoolFull, TimeoutError) as problem:
             raise HandfastFault("RESOURCE_UNREACHABLE", resource=self._resource, problem=text_of(problem)) from problem
 
+
+_ENDS: Mapping[Fate, End] = {fate: End(fate, "") for fate in Fate}
+"""Carried out as asked."""
 
 _FATES: Mapping[Stand, Fate] = {
     Stand.COMMITTED: Fate.COMMITTED,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from participant.config import ParticipantOptions
+from participant.limits import Limits
 from participant.postgres.session import BranchConnection, Session
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ class Pool(Generic[ConnectionT]):
 
     def __init__(self, connect: Callable[[], Coroutine[Any, Any, ConnectionT]], connections_max: int) -> None:
         self._connect = connect
-        self._free = asyncio.Semaphore(connections_max)
+        self._room = connections_max  # how many more may be in use
+        self._waiting: deque[asyncio.Future[None]] = deque()  # for room, in order
         self._idle: list[ConnectionT] = []
         self._busy: set[ConnectionT] = set()
         self._connecting: set[asyncio.Task[ConnectionT]] = set()
@@ -54,7 +57,7 @@ class Pool(Generic[ConnectionT]):
         return len(self._busy)
 
     async def take(
-        self, wait_s: float, first: Callable[[ConnectionT], Awaitable[Result]]
+        self, wait_s: float, first: Callable[[ConnectionT], Awaitable[Result]], limit_s: float | None = None
     ) -> tuple[ConnectionT, Result]:
         """Take a connection and do the first thing on it, which must be harmless when done twice.
 
@@ -62,17 +65,19 @@ class Pool(Generic[ConnectionT]):
 
         Args:
             wait_s: how long to wait for a free one, in seconds.
-            first: the first thing.
+            first: the first thing; limits its time itself.
+            limit_s: how long connecting may take, in seconds; None leaves that to the connection's own limit.
 
         Returns:
             The connection, to be given back or dropped, and what ``first`` returned.
 
         Raises:
             PoolFull: none came free in time.
+            TimeoutError: connecting took too long.
             psycopg.Error: connecting failed, or ``first`` did.
         """
         while True:
-            connection, fresh = await self._take(wait_s)
+            connection, fresh = await self._take(wait_s, limit_s)
             try:
                 return connection, await first(connection)
             except psycopg.OperationalError:
@@ -92,13 +97,13 @@ class Pool(Generic[ConnectionT]):
         elif connection in self._busy:
             self._busy.discard(connection)
             self._idle.append(connection)
-            self._free.release()
+            self._make_room()
 
     async def drop(self, connection: ConnectionT) -> None:
         """Close a connection and make room for another."""
         if connection in self._busy:
             self._busy.discard(connection)
-            self._free.release()
+            self._make_room()
         await connection.close()
 
     async def close(self) -> None:
@@ -123,23 +128,45 @@ class Pool(Generic[ConnectionT]):
             attempt.add_done_callback(_close_unwanted)
             raise
 
-    async def _take(self, wait_s: float) -> tuple[ConnectionT, bool]:
-        if self._free.locked():
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._free.acquire()
-            except TimeoutError:
-                raise PoolFull(f"none came free within {wait_s:g} s") from None
+    async def _take(self, wait_s: float, limit_s: float | None) -> tuple[ConnectionT, bool]:
+        if self._room:
+            self._room -= 1
         else:
-            await self._free.acquire()  # at once
-        try:
-            fresh = not self._idle
-            connection = await self._connected() if fresh else self._idle.pop()
-        except BaseException:
-            self._free.release()
-            raise
+            await self._wait_for_room(wait_s)
+        fresh = not self._idle
+        if not fresh:
+            connection = self._idle.pop()
+        else:
+            try:
+                async with asyncio.timeout(limit_s):
+                    connection = await self._connected()
+            except BaseException:
+                self._make_room()
+                raise
         self._busy.add(connection)
         return connection, fresh
+
+    async def _wait_for_room(self, wait_s: float) -> None:
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(room)
+        try:
+            async with asyncio.timeout(wait_s):
+                await room
+        except BaseException as problem:
+            if room.done() and not room.cancelled():
+                self._make_room()  # it came this very moment, too late
+            if isinstance(problem, TimeoutError):
+                raise PoolFull(f"none came free within {wait_s:g} s") from None
+            raise
+
+    def _make_room(self) -> None:
+        """One less is in use: for whoever has waited longest, so that nobody who comes later overtakes."""
+        while self._waiting:
+            room = self._waiting.popleft()
+            if not room.done():
+                room.set_result(None)
+                return
+        self._room += 1
 
     async def _drop_idle(self) -> None:
         while self._idle:
@@ -179,13 +206,19 @@ def conninfo(dsn: str, options: ParticipantOptions, name: str) -> str:
     return make_conninfo(dsn, **{key: value for key, value in wanted.items() if key not in said})
 
 
-async def connect_branch(info: str, options: ParticipantOptions) -> BranchConnection:
+async def connect_branch(info: str, options: ParticipantOptions, limits: Limits) -> BranchConnection:
     """Connect for branches: autocommit off, and the server looks after the client's life during a statement.
+
+    Args:
+        info: from ``conninfo``.
+        options: how often the server looks.
+        limits: watches over commands.
 
     Raises:
         psycopg.Error: it did not work.
     """
     connection = await BranchConnection.connect(info, autocommit=True)
+    connection.limits, connection.backend_pid = limits, connection.info.backend_pid
     try:
         if options.alive_check_ms:
             await _check_alive(connection, options.alive_check_ms)
@@ -196,13 +229,15 @@ async def connect_branch(info: str, options: ParticipantOptions) -> BranchConnec
     return connection
 
 
-async def connect_finish(info: str) -> Session:
-    """Connect for phase two: autocommit, for COMMIT PREPARED runs in no transaction.
+async def connect_finish(info: str, limits: Limits) -> Session:
+    """Connect for phase two: autocommit, for COMMIT PREPARED runs in no transaction. Arguments as above.
 
     Raises:
         psycopg.Error: it did not work.
     """
-    return await Session.connect(info, autocommit=True)
+    session = await Session.connect(info, autocommit=True)
+    session.limits = limits
+    return session
 
 
 async def _check_alive(connection: Session, alive_check_ms: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from handfast.xid import Xid
-from participant.postgres.finish import make_proof
+from participant.postgres.finish import proof_of_running
 from participant.postgres.session import Session
 from participant.resource import Blocked, PreparedBranch
 
@@ -45,8 +45,6 @@ SELECT l.pid, {_TAG}, pg_blocking_pids(l.pid),
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.pid IS NOT NULL
 """
 
-_XID_SPAN = 2**32
-
 Row = tuple[Any, ...]
 
 
@@ -74,7 +72,7 @@ def _prepared(xid: Xid, row: Row, tags: list[str] | None = None, waiters: Iterab
     _, xid32, owner, database, prepared_unix_ms, age_ms, xmin_age, near_xid8 = row
     return PreparedBranch(
         xid=xid,
-        proof=make_proof(_widened(int(xid32), int(near_xid8))),
+        proof=proof_of_running(xid32, near_xid8),
         prepared_unix_ms=prepared_unix_ms,
         age_ms=age_ms,
         owner=owner,
@@ -83,13 +81,6 @@ def _prepared(xid: Xid, row: Row, tags: list[str] | None = None, waiters: Iterab
         blocked=_blocked(tags, waiters) if tags else (),
         xmin_age=xmin_age if tags is not None else 0,
     )
-
-
-def _widened(xid32: int, near_xid8: int) -> str:
-    """The 64-bit id of a running transaction whose lower half is known: the one nearest to a current id, as every
-    running transaction is less than 2^31 ids away from it."""
-    ahead = (xid32 - near_xid8 + _XID_SPAN // 2) % _XID_SPAN - _XID_SPAN // 2
-    return str(near_xid8 + ahead)
 
 
 async def _locks(connection: Session, xids: list[str]) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import psycopg
@@ -11,6 +10,7 @@ from handfast.catalog import HandfastFault
 from handfast.xid import Xid, split_bqual
 from participant.clock import Clock, SystemClock
 from participant.config import ParticipantOptions
+from participant.limits import Limits
 from participant.postgres import branch, health, recover
 from participant.postgres.branch import PostgresBranch
 from participant.postgres.errors import text_of, work_fault
@@ -35,6 +35,7 @@ class PostgresResource:
         self._dsn = dsn
         self._options = options or ParticipantOptions()
         self._clock: Clock = clock or SystemClock()
+        self._limits = Limits(self._clock)
         self._resource = ""
         self._info = dsn
         self._work = Pool(self._connect_branch, self._options.connections_max)
@@ -68,12 +69,13 @@ class PostgresResource:
         """See ResourceManager."""
         wait_s = min(self._options.connection_wait_s, time_left_s)
 
+        gid = xid.gid()
+
         async def first(connection: BranchConnection) -> None:
-            await branch.begin(connection, xid, time_left_s, self._options)
+            await branch.begin(connection, gid, time_left_s, self._options)
 
         try:
-            async with asyncio.timeout(max(0.0, time_left_s)):
-                connection, _ = await self._work.take(wait_s, first)
+            connection, _ = await self._work.take(wait_s, first, max(0.0, time_left_s))
         except PoolFull as problem:
             raise self._fault("CONNECTIONS_EXHAUSTED", xid, problem) from problem
         except TimeoutError as problem:
@@ -81,7 +83,7 @@ class PostgresResource:
         except psycopg.Error as problem:
             fault = work_fault(problem, xid, self._resource) or self._fault("DATABASE_UNREACHABLE", xid, problem)
             raise fault from problem
-        return PostgresBranch(xid, connection, self._work, self._finisher, self._resource)
+        return PostgresBranch(xid, gid, connection, self._work, self._finisher, self._resource)
 
     async def commit_prepared(self, xid: Xid, proof: str) -> End:
         """See ResourceManager."""
@@ -125,7 +127,7 @@ class PostgresResource:
         return HandfastFault(code, gtrid=xid.gtrid, bqual=xid.bqual, resource=self._resource, problem=text_of(problem))
 
     async def _connect_branch(self) -> BranchConnection:
-        return await connect_branch(self._info, self._options)
+        return await connect_branch(self._info, self._options, self._limits)
 
     async def _connect_finish(self) -> Session:
-        return await connect_finish(self._info)
+        return await connect_finish(self._info, self._limits)

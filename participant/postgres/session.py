@@ -1,6 +1,6 @@
 """Connections to Postgres that cost little for each statement.
 
-A branch asks Postgres five things and does its work; at psycopg's usual price that is most of what a service spends on
+A branch asks Postgres three things and does its work; at psycopg's usual price that is most of what a service spends on
 a transaction. Two things make it cheaper, without a second way to talk to the server:
 
 *Waiting* (``Session.wait``). Psycopg registers the socket with the event loop for each statement, sets a timer beside
@@ -17,33 +17,39 @@ of values and no cache of prepared statements.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import logging
+import socket
+from collections.abc import Generator, Iterable
+from typing import Any, NamedTuple, Self, TypeVar
 
 import psycopg
 from psycopg import errors, generators
-from psycopg.abc import PQGen
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.abc import Params, PQGen, Query, QueryNoTemplate
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
 from psycopg.waiting import Ready, Wait
 
+from participant.limits import Limits
+
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.1
 """Psycopg's default: how often its own waiting looks up. Ours has no need to."""
 _READ, _READY = int(Wait.R), int(Ready.R)
 _FINE = {int(ExecStatus.COMMAND_OK), int(ExecStatus.TUPLES_OK)}
+_IDLE = int(TransactionStatus.IDLE)
+_CHANGING = (b"UPDATE", b"INSERT", b"DELETE", b"MERGE")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What Postgres answered to a command.
 
     Args:
         tag: of its last statement, for example ``PREPARE TRANSACTION``.
-        row: the last statement's first row, as text; empty when it gave none.
+        row: the first row that any of its statements gave, as text; empty when none did.
     """
 
     tag: str
@@ -53,28 +59,38 @@ class Answer:
 class Session(psycopg.AsyncConnection[TupleRow]):
     """A psycopg connection whose socket stays registered with the event loop."""
 
+    limits: Limits | None = None
+    """Watches over commands that have a limit in time."""
+    _loop: asyncio.AbstractEventLoop | None = None  # asking asyncio for it costs a system call
     _reading_fd: int | None = None
     _waiter: asyncio.Future[None] | None = None
     _strayed: bool = False
 
-    async def command(self, statements: str) -> Answer:
+    async def command(self, statements: str, limit_s: float | None = None) -> Answer:
         """Run statements of our own in one round trip.
 
         Args:
-            statements: one or more, separated by semicolons; the last one's answer counts. Nothing in them may come
-                from outside unchecked.
+            statements: one or more, separated by semicolons. Nothing in them may come from outside unchecked.
+            limit_s: how long they may take, in seconds. When it is reached the session is of no use any more.
 
         Raises:
             psycopg.Error: one failed, so that those after it were not run; or the connection broke.
+            TimeoutError: there was no answer in time.
         """
-        async with self.lock:
-            results = await self.wait(_simple_query(self, statements))
+        limit = None if limit_s is None or self.limits is None else self.limits.start(limit_s, self._on_overdue)
+        try:
+            async with self.lock:
+                results = await self.wait(_simple_query(self, statements))
+        finally:
+            if limit is not None and self.limits is not None:
+                self.limits.end(limit)
+        row: tuple[str | None, ...] = ()
         for result in results:
             if result.status not in _FINE:
                 raise errors.error_from_result(result, encoding=self.info.encoding)
-        last = results[-1]
-        row = tuple(_text(last.get_value(0, column)) for column in range(last.nfields)) if last.ntuples else ()
-        return Answer(_text(last.command_status) or "", row)
+            if not row and result.ntuples:
+                row = tuple([_text(result.get_value(0, column)) for column in range(result.nfields)])
+        return Answer(_text(results[-1].command_status) or "", row)
 
     async def wait(self, gen: PQGen[Result], interval: float = _INTERVAL_S, timeout: float | None = None) -> Result:
         """Drive one of psycopg's generators; see ``psycopg.AsyncConnection.wait``."""
@@ -93,9 +109,12 @@ class Session(psycopg.AsyncConnection[TupleRow]):
                 gen = _finished(value)  # psycopg sees to it that a loop of such calls lets others have their turn
             except asyncio.CancelledError as problem:
                 gen = _Interrupted(gen, problem)
+            except TimeoutError:
+                raise
             except OSError as problem:
                 raise psycopg.OperationalError("connection socket closed") from problem
             finally:
+                self._waiter = None
                 if self.pgconn.status != ConnStatus.OK:
                     self._stop_reading()
         self._stop_reading()
@@ -111,11 +130,21 @@ class Session(psycopg.AsyncConnection[TupleRow]):
         self._give_up_reading()
         self.pgconn.finish()
 
+    def shut_down(self) -> None:
+        """End the connection both ways, without closing the descriptor on which the event loop may be waiting."""
+        try:
+            with socket.socket(fileno=socket.dup(self.fileno())) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
+        except (OSError, psycopg.Error) as problem:
+            log.debug("a connection was down already: %s", problem)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    async def _readable(self) -> None:
-        """Wait until the socket has something to read."""
-        loop = asyncio.get_running_loop()
+    def _readable(self) -> asyncio.Future[None]:
+        """What is done when the socket has something to read."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         fd = self.pgconn.socket
         try:
             loop.add_reader(fd, self._on_readable)  # registered already, this costs no call of the system
@@ -124,16 +153,21 @@ class Session(psycopg.AsyncConnection[TupleRow]):
             loop.remove_reader(fd)
             loop.add_reader(fd, self._on_readable)
         self._reading_fd, self._strayed = fd, False
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._waiter = waiter = loop.create_future()
+        return waiter
+
+    def _on_overdue(self) -> None:
+        """Tell whoever waits for an answer that it did not come in time."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(TimeoutError("the database did not answer in time"))
+        else:
+            self.shut_down()  # psycopg waits, in a way of its own
 
     def _on_readable(self) -> None:
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None:
+            if not waiter.done():
+                waiter.set_result(None)
         elif self._strayed:
             self._stop_reading()  # the server says something unasked; whoever speaks to it next will hear it
         else:
@@ -151,8 +185,57 @@ class Session(psycopg.AsyncConnection[TupleRow]):
             self._reading_fd = None
 
 
+class BranchCursor(psycopg.AsyncCursor[TupleRow]):
+    """A cursor that tells its connection what its statements did."""
+
+    _conn: BranchConnection
+
+    async def execute(  # type: ignore[override]  # the overloads for template strings come to the same
+        self,
+        query: QueryNoTemplate,
+        params: Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool | None = None,
+    ) -> Self:
+        """See ``psycopg.AsyncCursor.execute``."""
+        await super().execute(query, params, prepare=prepare, binary=binary)
+        self._conn.on_statement(self.pgresult)
+        return self
+
+    async def executemany(self, query: Query, params_seq: Iterable[Params], *, returning: bool = False) -> None:
+        """See ``psycopg.AsyncCursor.executemany``."""
+        await super().executemany(query, params_seq, returning=returning)
+        self._conn.on_statement(self.pgresult)
+
+
 class BranchConnection(Session):
-    """A connection whose transaction is a branch: only the coordinator commits it or rolls it back."""
+    """A connection whose transaction is a branch: only the coordinator commits it or rolls it back.
+
+    It watches the statements that pass through its cursors, so that ``PREPARE TRANSACTION`` can be sent without asking
+    before whether there is anything to prepare. That is a forecast; what decides is what the server says.
+    """
+
+    backend_pid: int = 0
+    """The server's process at its other end; libpq forgets it with the connection."""
+    changed: bool = False
+    """A statement of the branch has changed rows."""
+    left: bool = False
+    """A statement has ended the branch's transaction."""
+
+    def begin_branch(self) -> None:
+        """Forget what the branch before did, and chose."""
+        self.changed = self.left = False
+        self.row_factory = tuple_row
+        self.cursor_factory = BranchCursor
+
+    def on_statement(self, result: PGresult | None) -> None:
+        """Take note of a statement of the branch."""
+        if self.pgconn.transaction_status == _IDLE:
+            self.left = True
+        if not self.changed and result is not None:
+            tag = result.command_status or b""
+            self.changed = tag.startswith(_CHANGING) and not tag.endswith(b" 0")
 
     async def commit(self) -> None:
         """Refuse.

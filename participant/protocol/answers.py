@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from participant.protocol.states import OUTCOMES, Action, Decision, Fate, Outcome, State, Vote
+from participant.protocol.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cause:
     """Why a branch was rolled back before it was told to.
 
@@ -25,7 +26,7 @@ ROLLED_BACK_FIRST = Cause("ROLLED_BACK_FIRST")
 DEADLINE_PASSED = Cause("DEADLINE_PASSED")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Voted:
     """The answer to Prepare.
 
@@ -42,7 +43,7 @@ class Voted:
     results: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ended:
     """The answer to Commit, CommitOnePhase and Rollback.
 
@@ -103,7 +104,7 @@ class Branch:
     ended_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Step:
     """What to do about a message.
 

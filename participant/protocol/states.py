@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from enum import Enum
 
 
-class State(Enum):
+class _Named(Enum):
+    """A member is its own identity; Enum would hash its name, in Python, at every look-up in a table."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Named):
     """Where a branch stands."""
 
     ACTIVE = "active"
@@ -19,7 +25,7 @@ class State(Enum):
     ABORTED = "aborted"
 
 
-class Event(Enum):
+class Event(_Named):
     """What happened to a branch."""
 
     WORK_FAILED = "work failed"
@@ -62,7 +68,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
 ENDED = frozenset({State.COMMITTED, State.ABORTED})
 
 
-class Vote(Enum):
+class Vote(_Named):
     """A branch's answer in phase one."""
 
     YES = "yes"
@@ -70,14 +76,14 @@ class Vote(Enum):
     READ_ONLY = "read only"
 
 
-class Decision(Enum):
+class Decision(_Named):
     """The durable choice."""
 
     COMMIT = "commit"
     ABORT = "abort"
 
 
-class Outcome(Enum):
+class Outcome(_Named):
     """What happened to a branch, measured against the decision."""
 
     COMMITTED = "committed"
@@ -87,7 +93,7 @@ class Outcome(Enum):
     HEURISTIC_HAZARD = "heuristic hazard"
 
 
-class Fate(Enum):
+class Fate(_Named):
     """How a branch ended in its resource, whatever was decided."""
 
     COMMITTED = "committed"
@@ -112,7 +118,7 @@ ENDING: Mapping[Fate, Event] = {
 }
 
 
-class Message(Enum):
+class Message(_Named):
     """What the coordinator sends."""
 
     PREPARE = "prepare"
@@ -121,7 +127,7 @@ class Message(Enum):
     ROLLBACK = "rollback"
 
 
-class Action(Enum):
+class Action(_Named):
     """What to do about a message."""
 
     ANSWER = "answer"

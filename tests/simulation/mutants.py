@@ -31,11 +31,11 @@ from handfast.settling import _Asked
 from handfast.v1 import coordinator_pb2 as c
 from handfast.xid import Gtrid
 from participant.driver import Driver as BranchDriver
-from participant.postgres.finish import _STANDS, Finisher
+from participant.postgres.finish import Finisher
 from participant.protocol import Branches, Fate, Voted
 from participant.protocol import Vote as BranchVote
 from participant.recovery import Recovery as BranchRecovery
-from participant.resource import End
+from participant.resource import End, Found, Stand
 from tests.simulation.disk import SimulatedLog
 from tests.simulation.workload import scenario
 from tests.simulation.world import Report, run
@@ -326,8 +326,8 @@ def _missing_is_success(right: Any) -> Any:
 
 
 def _lost_prepare_is_no(right: Any) -> Any:
-    async def settle_lost(self: Finisher, xid: Any, proof: str, problem: BaseException) -> Any:
-        return type("Found", (), {"stand": _STANDS["aborted"][0], "evidence": ""})()
+    async def settle_lost(self: Finisher, xid: Any, *how: Any) -> Found:
+        return Found(Stand.ABORTED, "")
 
     return settle_lost
 

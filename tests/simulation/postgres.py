@@ -61,6 +61,7 @@ class Session:
     Args:
         loop: the client process.
         on_broken: told, in the client, that the connection is gone.
+        pid: its process's number.
         transaction: the open one.
         alive: whether the connection holds.
         active_at_s: when it last did something.
@@ -68,6 +69,7 @@ class Session:
 
     loop: ProcessLoop
     on_broken: Callable[[], None]
+    pid: int
     transaction: Transaction | None = None
     alive: bool = True
     active_at_s: float = 0.0
@@ -122,7 +124,8 @@ class Database:
         """Take a connection; None while the server is down."""
         if not self.up:
             return None
-        session = Session(loop, on_broken, active_at_s=self.world.now_s)
+        self.counts["connected"] += 1
+        session = Session(loop, on_broken, self.counts["connected"], active_at_s=self.world.now_s)
         self.sessions.append(session)
         return session
 
@@ -239,12 +242,15 @@ class Database:
             done(errors.CheckViolation("new row violates check constraint balance_not_negative"))
             return
         if transaction.xid is None:
-            transaction.xid = self.next_xid
-            self.statuses[self.next_xid] = "in progress"
-            self.next_xid += 1
+            self._assign(transaction)
             self.world.observe.branch_changed(self.name, transaction.mark)
         transaction.changes[row] = transaction.changes.get(row, 0) + amount
         done("UPDATE 1")
+
+    def _assign(self, transaction: Transaction) -> None:
+        transaction.xid = self.next_xid
+        self.statuses[self.next_xid] = "in progress"
+        self.next_xid += 1
 
     def prepare(self, session: Session, gid: str, done: Done) -> None:
         """PREPARE TRANSACTION."""
@@ -267,6 +273,21 @@ class Database:
             self.counts["prepared"] += 1
             injectors.on_prepared(self.world, self.name, self.counts["prepared"], gid)
             done("PREPARE TRANSACTION")
+
+    def ask_and_prepare(self, session: Session, gid: str, done: Done) -> None:
+        """The questions of ``standing``, and PREPARE TRANSACTION in the same message: not run when they fail.
+
+        One that is prepared without having changed anything gets its id then.
+        """
+        asked: list[Any] = []
+        self.standing(session, asked.append)
+        (row,) = asked
+        if isinstance(row, psycopg.Error):
+            done(row)
+            return
+        if session.transaction is not None and session.transaction.xid is None:
+            self._assign(session.transaction)
+        self.prepare(session, gid, lambda tag: done(tag if isinstance(tag, psycopg.Error) else (row[:2], tag)))
 
     def end_open(self, session: Session, *, commit: bool, done: Done) -> None:
         """COMMIT or ROLLBACK."""
@@ -292,12 +313,16 @@ class Database:
             # An id that a crash took from a transaction which was not durable counts as aborted.
             done((self.statuses.get(xid8, "aborted"), str(self.life)))
 
-    def end_session_of(self, xid8: int, done: Done) -> None:
-        """pg_terminate_backend of the session that works under this id."""
-        for session in list(self.sessions):
-            if session.transaction is not None and session.transaction.xid == xid8:
-                self.end_session(session)
-        done(None)
+    def end_session_of(self, xid8: int | None, pid: int | None, done: Done) -> None:
+        """pg_terminate_backend of the session that works under this id, or has this number."""
+        found = [
+            session
+            for session in self.sessions
+            if session.pid == pid or (session.transaction is not None and session.transaction.xid == xid8 is not None)
+        ]
+        for session in found:
+            self.end_session(session)
+        done([(True,) for _ in found])
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

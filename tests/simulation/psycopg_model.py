@@ -22,6 +22,7 @@ UPDATE = "UPDATE account SET balance = balance + %s WHERE id = %s"
 CONNECT_S = 0.002
 
 _BRANCH = re.compile(r"BEGIN; .*lock_timeout = (?P<lock>\d+);.* = (?P<idle>\d+);.* = '(?P<gid>[^']*)'")
+_ASK_AND_PREPARE = re.compile(r"SELECT pg_current_xact_id_if_assigned.*; PREPARE TRANSACTION '(?P<gid>[^']*)'")
 _WITH_SETTINGS = "BEGIN; lock_timeout = {0}; idle = {1}; gid = '{2}'"
 
 
@@ -125,6 +126,37 @@ class SimulatedConnection:
         self.info = _Info(self)
         self.row_factory: object = None
         self.pgconn = self
+        self.changed = self.left = False
+
+    # -- what participant.postgres.session has ---------------------------------------------------------------------
+
+    @property
+    def backend_pid(self) -> int:
+        """The number of the server's process."""
+        return self.session.pid
+
+    def begin_branch(self) -> None:
+        """Forget what the branch before did."""
+        self.changed = self.left = False
+
+    def shut_down(self) -> None:
+        """End the connection both ways."""
+        self._hang_up("the connection was shut down")
+
+    async def command(self, statements: str, limit_s: float | None = None) -> _Answer:
+        """One or more statements in one message."""
+        async with asyncio.timeout(limit_s):
+            cursor = await self.execute(statements)
+        row = await cursor.fetchone()
+        return _Answer(cursor.statusmessage, row or ())
+
+    def _on_changed(self, amount: int) -> None:
+        """What a cursor of a branch would tell of the work: mostly the truth.
+
+        One session in three works by statements that do not say that they change something; one in three says so of
+        those that don't.
+        """
+        self.changed = self.changed or (self.session.pid % 3 != 0 if amount else self.session.pid % 3 == 1)
 
     # -- what psycopg has ------------------------------------------------------------------------------------------
 
@@ -144,22 +176,16 @@ class SimulatedConnection:
             result = await self._ask(kind, perform)
         if isinstance(result, psycopg.Error):
             raise result
+        if text == UPDATE:
+            self._on_changed(params[0])
         if isinstance(result, str):
             return _Cursor(self, tag=result)
+        if kind == "PREPARE":
+            return _Cursor(self, [result[0]], result[1])
         return _Cursor(self, result if isinstance(result, list) else [] if result is None else [result])
-
-    async def command(self, statements: str) -> _Answer:
-        cursor = await self.execute(statements)
-        row = await cursor.fetchone()
-        return _Answer(cursor.statusmessage, row or ())
 
     async def cancel_safe(self, *, timeout: float) -> None:
         await asyncio.sleep(0)
-
-    def fileno(self) -> int:
-        """Asked for only to shut the socket down: that is done here."""
-        self._hang_up("the connection was shut down")
-        raise psycopg.OperationalError("the connection is closed")
 
     def finish(self) -> None:
         self._hang_up("the connection is closed")
@@ -209,14 +235,18 @@ class SimulatedConnection:
             return "BEGIN", lambda done: database.begin(session, mark, lock_s, idle_s, done)
         if text == UPDATE:
             return "UPDATE", lambda done: database.update(session, params[1], params[0], done)
+        prepared = _ASK_AND_PREPARE.match(text)
+        if prepared is not None:
+            return "PREPARE", lambda done: database.ask_and_prepare(session, prepared["gid"], done)
         if "pg_current_xact_id_if_assigned()" in text:
             return "STANDING", lambda done: database.standing(session, done)
         if "pg_xact_status(" in text:
             return "STATUS", lambda done: database.status(int(params[0]), done)
         if "pg_terminate_backend(" in text:
-            return "END SESSION", lambda done: database.end_session_of(int(params[0]), done)
-        if "FROM pg_prepared_xacts WHERE gid = ANY" in text:
-            return "LIST", lambda done: done([(gid,) for gid in params[0] if gid in database.prepared])
+            xid8 = None if params[0] is None else int(params[0])
+            return "END SESSION", lambda done: database.end_session_of(xid8, params[1], done)
+        if "WHERE gid = ANY" in text:
+            return "LIST", lambda done: done(self._listed(params[0]))
         if "FROM pg_prepared_xacts" in text:
             return "RECOVER", lambda done: done(self._prepared_rows())
         command, _, gid = text.partition(" '")
@@ -229,6 +259,11 @@ class SimulatedConnection:
             "ROLLBACK": lambda done: database.end_open(session, commit=False, done=done),
         }
         return "PREPARE" if command == "PREPARE TRANSACTION" else command, commands[command]
+
+    def _listed(self, gids: Sequence[str]) -> list[tuple[str, str, str]]:
+        database = self._database
+        listed = [(gid, database.prepared[gid]) for gid in gids if gid in database.prepared]
+        return [(gid, str(transaction.xid), str(database.next_xid)) for gid, transaction in listed]
 
     def _prepared_rows(self) -> list[tuple[Any, ...]]:
         database, now_s = self._database, self._database.world.now_s

@@ -69,3 +69,9 @@ class Database:
 async def add(connection: psycopg.AsyncConnection[Any], amount: int, id: int = 1) -> None:
     """The work of these tests: add an amount to an account."""
     await connection.execute("UPDATE account SET value = value + %s WHERE id = %s", (amount, id))
+
+
+async def add_unseen(connection: psycopg.AsyncConnection[Any], amount: int, id: int = 1) -> None:
+    """The same, by a statement that does not say that it has changed something."""
+    changing = "WITH changed AS (UPDATE account SET value = value + %s WHERE id = %s RETURNING 1) SELECT 1 FROM changed"
+    await connection.execute(changing, (amount, id))

@@ -33,7 +33,7 @@ def shared_database(cluster: PostgresCluster) -> Database:
 @pytest.fixture
 def database(shared_database: Database) -> Iterator[Database]:
     """The database with two accounts, nothing prepared, and nobody else connected."""
-    shared_database.execute("DROP TABLE IF EXISTS account")
+    shared_database.execute("DROP TABLE IF EXISTS account CASCADE")
     shared_database.execute("CREATE TABLE account (id int PRIMARY KEY, value int NOT NULL CHECK (value >= 0))")
     shared_database.execute("INSERT INTO account SELECT n, 100 FROM generate_series(1, 100) n")
     yield shared_database

@@ -1,7 +1,9 @@
 """One branch over a real Postgres: what PREPARE promises, and how every failure of it becomes an honest answer."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,10 +14,12 @@ from participant.config import ParticipantOptions
 from participant.postgres import PostgresResource
 from participant.protocol import Fate
 from participant.resource import Prepared, ReadOnly
-from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add
+from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add, add_unseen
 from tests.waiting import eventually
 
 LONG_S = 30.0
+
+Change = Callable[[psycopg.AsyncConnection[Any], int], Awaitable[None]]
 
 
 async def test_a_prepared_branch_is_invisible_and_keeps_no_connection(
@@ -60,7 +64,7 @@ async def test_prepare_of_a_failed_transaction_is_no_vote_although_postgres_rais
     resource: PostgresResource, database: Database
 ) -> None:
     branch = await resource.begin(database.xid(), LONG_S)
-    await add(branch.connection, 5)
+    await add_unseen(branch.connection, 5)
     await branch.settle()  # sound so far
     held = branch._connection
     with pytest.raises(psycopg.errors.UndefinedTable):
@@ -90,6 +94,47 @@ async def test_work_that_commits_by_itself_can_not_be_prepared(resource: Postgre
     with pytest.raises(HandfastFault) as refused:
         await branch.prepare()
     assert (refused.value.code, database.prepared(), database.value()) == ("BRANCH_FAILED", [], 100)
+
+
+async def test_a_transaction_that_took_the_place_of_the_branch_s_is_prepared_for_nobody(
+    resource: PostgresResource, database: Database
+) -> None:
+    branch = await resource.begin(database.xid(), LONG_S)
+    await branch.connection.execute("COMMIT; BEGIN")
+    await add(branch.connection, 5)
+    with pytest.raises(HandfastFault) as refused:
+        await branch.prepare()
+    assert (refused.value.code, database.prepared(), database.value()) == ("BRANCH_FAILED", [], 100)
+    assert resource.work_connections == 0
+
+
+async def test_a_statement_that_says_wrongly_that_it_changed_something_leaves_a_read_only_branch(
+    resource: PostgresResource, database: Database
+) -> None:
+    database.execute("CREATE VIEW shown AS SELECT * FROM account")
+    database.execute(
+        "CREATE OR REPLACE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER nothing INSTEAD OF UPDATE ON shown FOR EACH ROW EXECUTE FUNCTION nothing()"
+    )
+    branch = await resource.begin(database.xid(), LONG_S)
+    cursor = await branch.connection.execute("UPDATE shown SET value = 7 WHERE id = 1")
+    assert cursor.statusmessage == "UPDATE 1"
+    assert await branch.prepare() == ReadOnly()
+    assert (database.prepared(), database.value(), resource.work_connections) == ([], 100, 0)
+
+
+@pytest.mark.parametrize("change", [add, add_unseen])
+async def test_what_changed_something_is_prepared_whether_its_statement_said_so_or_not(
+    resource: PostgresResource, database: Database, change: Change
+) -> None:
+    xid = database.xid()
+    branch = await resource.begin(xid, LONG_S)
+    await change(branch.connection, 5)
+    await branch.settle()
+    made = await branch.prepare()
+    assert isinstance(made, Prepared)
+    assert (await resource.commit_prepared(xid, made.proof)).fate is Fate.COMMITTED
+    assert (await resource.commit_prepared(xid, made.proof)).evidence.endswith("committed")  # the proof is its own
 
 
 @pytest.mark.parametrize("method", ["commit", "rollback"])

@@ -11,7 +11,7 @@ from participant.config import ParticipantOptions
 from participant.postgres import PostgresResource
 from participant.protocol import Fate
 from participant.resource import Prepared, Stand
-from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add
+from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add, add_unseen
 from tests.waiting import eventually
 
 LONG_S = 30.0
@@ -50,7 +50,7 @@ async def test_without_a_usable_proof_nothing_is_claimed(
 async def test_a_branch_whose_session_still_works_is_not_ended(resource: PostgresResource, database: Database) -> None:
     xid = database.xid()
     branch = await resource.begin(xid, LONG_S)
-    await add(branch.connection, 5)
+    await add_unseen(branch.connection, 5)
     await branch.settle()
     with pytest.raises(HandfastFault) as refused:
         await resource.rollback_prepared(xid, f"pg:{branch._xid8}")

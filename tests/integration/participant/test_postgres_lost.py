@@ -1,7 +1,8 @@
 """Connections that break around PREPARE and COMMIT (pgjdbc 4438): unknown is not no, until somebody has looked."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,11 +13,13 @@ from participant.postgres import PostgresResource
 from participant.postgres.branch import PostgresBranch
 from participant.protocol import Fate
 from participant.resource import AnswerLost, Prepared, Stand
-from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add
+from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add, add_unseen
 from tests.integration.participant.tcp_proxy import TcpProxy
 from tests.waiting import eventually
 
 LONG_S = 30.0
+
+Change = Callable[[psycopg.AsyncConnection[Any], int], Awaitable[None]]
 
 
 @pytest.fixture
@@ -34,12 +37,13 @@ async def proxied(proxy: TcpProxy, database: Database) -> AsyncIterator[Postgres
     await resource.close()
 
 
+@pytest.mark.parametrize("change", [add, add_unseen])  # the proof is known after PREPARE, and before
 async def test_a_prepare_whose_answer_is_lost_is_yes_when_it_was_done(
-    proxied: PostgresResource, proxy: TcpProxy, database: Database
+    proxied: PostgresResource, proxy: TcpProxy, database: Database, change: Change
 ) -> None:
     xid = database.xid()
     branch = await proxied.begin(xid, LONG_S)
-    await add(branch.connection, 5)
+    await change(branch.connection, 5)
     proxy.swallow_reply_after = lambda chunk: b"PREPARE TRANSACTION" in chunk
     made = await branch.prepare()
     assert isinstance(made, Prepared)
@@ -47,11 +51,12 @@ async def test_a_prepare_whose_answer_is_lost_is_yes_when_it_was_done(
     assert (await proxied.commit_prepared(xid, made.proof)).fate is Fate.COMMITTED
 
 
+@pytest.mark.parametrize("change", [add, add_unseen])  # the proof is known after PREPARE, and before
 async def test_a_prepare_that_never_arrived_is_a_certain_no(
-    proxied: PostgresResource, proxy: TcpProxy, database: Database
+    proxied: PostgresResource, proxy: TcpProxy, database: Database, change: Change
 ) -> None:
     branch = await proxied.begin(database.xid(), LONG_S)
-    await add(branch.connection, 5)
+    await change(branch.connection, 5)
     proxy.cut_before = lambda chunk: b"PREPARE TRANSACTION" in chunk
     with pytest.raises(HandfastFault) as refused:
         await branch.prepare()
@@ -60,11 +65,12 @@ async def test_a_prepare_that_never_arrived_is_a_certain_no(
     assert proxied.work_connections == 0
 
 
+@pytest.mark.parametrize("change", [add, add_unseen])  # the proof is known after PREPARE, and before
 async def test_a_session_that_has_not_noticed_is_ended_before_it_is_judged(
-    proxied: PostgresResource, proxy: TcpProxy, database: Database
+    proxied: PostgresResource, proxy: TcpProxy, database: Database, change: Change
 ) -> None:
     branch = await proxied.begin(database.xid(), LONG_S)
-    await add(branch.connection, 5)
+    await change(branch.connection, 5)
     proxy.cut_before, proxy.keep_server_side = lambda chunk: b"PREPARE TRANSACTION" in chunk, True
     with pytest.raises(HandfastFault) as refused:
         await branch.prepare()
@@ -131,12 +137,16 @@ async def test_a_one_phase_commit_that_never_arrived_is_a_certain_abort(
     assert database.value() == 100
 
 
-async def crashed(cluster: PostgresCluster, resource: PostgresResource) -> PostgresBranch:
+INSERT = "INSERT INTO account VALUES (1, 100)"
+INSERT_UNSEEN = f"WITH changed AS ({INSERT} RETURNING 1) SELECT 1 FROM changed"
+
+
+async def crashed(cluster: PostgresCluster, resource: PostgresResource, insert: str = INSERT_UNSEEN) -> PostgresBranch:
     """A branch that has done its work on a server that has crashed since, before anything of it was on the disk."""
     database = Database(cluster, "postgres")
     database.execute("CREATE TABLE account (id int PRIMARY KEY, value int)")
     branch = await resource.begin(database.xid(), LONG_S)
-    await branch.connection.execute("INSERT INTO account VALUES (1, 100)")
+    await branch.connection.execute(insert.encode())
     await branch.settle()
     cluster.stop("immediate")
     return branch
@@ -164,6 +174,34 @@ async def test_when_nobody_can_look_there_is_no_answer_at_all(
     cluster.start()
     (found,) = await resource.ends_of([(branch._xid, lost.value.proof)])
     assert found.stand in {Stand.ABORTED, Stand.UNPROVED}  # the server may have forgotten that it gave the id out
+
+
+async def test_when_nobody_can_look_and_there_is_no_proof_yet_there_is_no_answer_either(
+    fragile: tuple[PostgresCluster, PostgresResource],
+) -> None:
+    cluster, resource = fragile
+    branch = await crashed(cluster, resource, INSERT)
+    with pytest.raises(AnswerLost) as lost:
+        await branch.prepare()
+    cluster.start()
+    (found,) = await resource.ends_of([(branch._xid, lost.value.proof)])
+    assert (lost.value.proof, found.stand) == ("", Stand.UNPROVED)
+
+
+async def test_what_was_prepared_in_vain_and_can_not_be_taken_back_is_no_vote_but_a_no(
+    proxied: PostgresResource, proxy: TcpProxy, database: Database
+) -> None:
+    xid = database.xid()
+    branch = await proxied.begin(xid, LONG_S)
+    await branch.connection.execute("COMMIT; BEGIN")
+    await add(branch.connection, 5)
+    proxy.cut_before = lambda chunk: b"ROLLBACK PREPARED" in chunk
+    with pytest.raises(HandfastFault) as refused:
+        await branch.prepare()
+    assert (refused.value.code, database.prepared()) == ("PREPARE_FAILED", [xid.gid()])
+    proxy.cut_before = lambda chunk: False
+    orphan = (await proxied.recover("accounts", "testcrd2", detail=False))[0]
+    assert (orphan.xid, (await proxied.rollback_prepared(xid, orphan.proof)).fate) == (xid, Fate.ABORTED)
 
 
 async def test_an_id_that_a_crash_gave_out_again_proves_no_commit(

@@ -2,16 +2,20 @@
 
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import psycopg
 import pytest
 
 from participant.postgres import PostgresResource
 from participant.resource import Prepared
-from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add
+from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add, add_unseen
 from tests.integration.participant.tcp_proxy import TcpProxy
 
 LONG_S = 30.0
+
+Change = Callable[[psycopg.AsyncConnection[Any], int], Awaitable[None]]
 QUERY, SYNC = b"Q", b"S"
 
 
@@ -45,31 +49,36 @@ async def tapped(database: Database) -> AsyncIterator[tuple[PostgresResource, Ta
         dsn = database.cluster.dsn(database.name, port=proxy.port) + "?sslmode=disable&gssencmode=disable"
         resource = PostgresResource(dsn, OPTIONS)
         await resource.open(BQUAL)
-        for _ in range(2):
-            await commit_one(resource, database)
+        for change in (add, add_unseen, add, add_unseen):
+            await commit_one(resource, database, change)
         proxy.cut_before = tap
         yield resource, tap
         await resource.close()
 
 
-async def commit_one(resource: PostgresResource, database: Database) -> None:
+async def commit_one(resource: PostgresResource, database: Database, change: Change) -> None:
     xid = database.xid()
     branch = await resource.begin(xid, LONG_S)
-    await add(branch.connection, 5)
+    await change(branch.connection, 5)
     made = await branch.prepare()
     assert isinstance(made, Prepared)
     await resource.commit_prepared(xid, made.proof)
 
 
-async def test_a_branch_with_one_statement_takes_five_round_trips(
-    tapped: tuple[PostgresResource, Tap], database: Database
+@pytest.mark.parametrize(
+    ("change", "settle"),
+    [(add, 0), (add_unseen, 1)],
+    ids=["four, as PREPARE brings along what settle would ask", "five, when nothing says that there is a change"],
+)
+async def test_a_branch_with_one_statement_takes_four_round_trips_or_five(
+    tapped: tuple[PostgresResource, Tap], database: Database, change: Change, settle: int
 ) -> None:
     resource, tap = tapped
     xid = database.xid()
     taken = {}
     branch = await resource.begin(xid, LONG_S)
     taken["begin, with its settings"] = tap.round_trips()
-    await add(branch.connection, 5)
+    await change(branch.connection, 5)
     taken["the work"] = tap.round_trips()
     await branch.settle()
     taken["settle"] = tap.round_trips()
@@ -78,7 +87,7 @@ async def test_a_branch_with_one_statement_takes_five_round_trips(
     assert isinstance(made, Prepared)
     await resource.commit_prepared(xid, made.proof)
     taken["commit"] = tap.round_trips()
-    assert taken == {"begin, with its settings": 1, "the work": 1, "settle": 1, "prepare": 1, "commit": 1}
+    assert taken == {"begin, with its settings": 1, "the work": 1, "settle": settle, "prepare": 1, "commit": 1}
 
 
 async def test_a_branch_that_changed_nothing_takes_no_more_than_the_transaction_would(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from handfast.catalog import HandfastFault
+from handfast.v1 import types_pb2 as t
 from handfast.xid import Xid
 from participant.clock import SystemClock
 from participant.config import ParticipantOptions
@@ -14,12 +15,11 @@ from participant.operations import Operations
 from participant.protocol import Outcome, State, Vote
 from participant.resource import AnswerLost
 from participant.testing import Changes, MemoryResource
-from participant.work import OperationCall
 
 OURS = "accounts.one"
 GTRID = "testcrd2-1-0-1"
 XID = Xid(GTRID, OURS)
-WRITE = (OperationCall("write", b"5"),)
+WRITE = (t.Operation(name="write", payload=b"5"),)
 
 
 @pytest.fixture
@@ -160,5 +160,6 @@ async def test_a_branch_that_closing_cuts_off_in_the_middle_can_still_be_rolled_
     with pytest.raises(asyncio.CancelledError):
         await asked
     branch = driver.branches.find(GTRID)
-    assert branch is not None and branch.state is State.IN_DOUBT
+    assert branch is not None
+    assert branch.state is State.IN_DOUBT
     assert (await driver.rollback(GTRID, OURS, "")).outcome is Outcome.ABORTED
