@@ -32,9 +32,10 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP) ## Two databases, a bank, and processes killed at the worst moment: watch it stay atomic
 	@$(BIN)/handfast demo
 
+# Two files of tests at a time, for most tests wait for processes rather than compute.
 test: $(STAMP) ## Run the tests
 	@$(BIN)/python -m chaos.toxiproxy
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## Check style, types, the wire contract and its generated stubs
 	@$(BIN)/ruff check --quiet .
