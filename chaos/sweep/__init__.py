@@ -23,5 +23,6 @@ that has been acknowledged since its log was made.
     strikes      one point: strike, start again, judge
     series       all points of one stage, call and fault, in order; several side by side
     report       counts and verdict
-    traceable    the coordinator's command, made so that strace may attach
+    nursery      a process that forks coordinators, for loading one takes longer than all else
+    forked       its children, handled like every other process
 """

@@ -10,19 +10,19 @@ import asyncio
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chaos.bank_stack import BankPlan, BankStack
+from chaos.bank_stack import SERVICES, BankPlan, BankStack
 from chaos.checkers import IN_DOUBT_S_MAX, check
 from chaos.evidence import Evidence
 from chaos.history import Call, History, Status
 from chaos.runner import logged, settled_audit
 from chaos.stack import ManagedProcess, NotInTime, Stack, wait_until
+from chaos.sweep.forked import ForkedCoordinator, Nursery
 from chaos.sweep.points import Fault, Point
-from chaos.sweep.traceable import CHECKPOINTS, EACH
 from chaos.sweep.tracing import TracedCall, log_files, options, read, struck
 from chaos.workload import Teller, Transfer
 
@@ -62,6 +62,11 @@ class Attempt:
         return self.point.injection if self.point else ""
 
     @property
+    def seen(self) -> list[TracedCall]:
+        """What strace saw so far."""
+        return read(self.output)
+
+    @property
     def is_held_up(self) -> bool:
         """Whether it stands right after the call that it was to be killed after."""
         return self.point is not None and self.point.series.fault is Fault.KILL_AFTER and self.is_marked
@@ -69,7 +74,7 @@ class Attempt:
     @property
     def is_marked(self) -> bool:
         """Whether an error or a delay was injected."""
-        return struck(read(self.output)) is not None
+        return struck(self.seen) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +99,27 @@ class Lane:
         name: of the lane; begins the names of its transfers.
         stack: closes everything.
         strace: the beginning of its command line; empty when nothing is traced.
+        environment: variables of every process's environment.
     """
 
-    def __init__(self, name: str, stack: Stack, strace: Sequence[str]) -> None:
+    def __init__(self, name: str, stack: Stack, strace: Sequence[str], environment: Mapping[str, str]) -> None:
+        services = {f"{service}-1": environment for service in SERVICES}
         self.name = name
-        self.bank = BankStack(stack, PLAN)
+        self.bank = BankStack(stack, replace(PLAN, coordinator_env=environment, service_env=services))
         self.restarts = 0
         self.judged = 0
-        self.checkpoints_each = False
         self._strace = strace
         self._stack = stack
         self._tracer: ManagedProcess | None = None
         self._eras: list[Era] = []
         self._traces = 0
         self._pending: list[asyncio.Task[list[Call]]] = []
-        self.coordinator = self.bank.coordinator
-        self.coordinator.argv[self.coordinator.argv.index("coordinator")] = "chaos.sweep.traceable"
-        self._plain_argv = self.coordinator.argv
+        self._nursery = Nursery(stack.path, env=environment, cwd=self.bank.coordinator.cwd)
+        self.coordinator = self.bank.coordinator = ForkedCoordinator(self.bank.coordinator, self._nursery)
 
     async def begin(self) -> None:
         """Start everything."""
+        await asyncio.to_thread(self._stack.start, self._nursery)
         await asyncio.to_thread(self._stack.start, self.bank)
         await self.new_era()
 
@@ -131,9 +137,7 @@ class Lane:
 
     async def start(self, *, each_checkpoint: bool = False) -> None:
         """Start the coordinator without fault, and wait until everybody reaches everybody."""
-        self.coordinator.argv = self._plain_argv
-        self.checkpoints_each = each_checkpoint
-        self.coordinator.env[CHECKPOINTS] = EACH if each_checkpoint else ""
+        self.coordinator.each_checkpoint = each_checkpoint
         self.restarts += 1
         await asyncio.to_thread(self.bank.start_coordinator)
         await asyncio.to_thread(self.bank.wait_reachable)
@@ -165,25 +169,25 @@ class Lane:
         self._traces += 1
         return Attempt(point, self.bank.folder / f"trace-{self._traces}")
 
-    def start_under(self, attempt: Attempt) -> None:
-        """Start the coordinator under strace; it is not waited for."""
-        self.coordinator.argv = [
-            *self._strace,
-            *options(self.bank.log, attempt.output, attempt.injection),
-            *self._plain_argv,
-        ]
-        self.restarts += 1
-        self.bank.start_coordinator(wait=False)
+    async def start_standing(self, failpoint: str = "") -> None:
+        """Start the coordinator, to stand still: before it does anything, or at a failpoint.
+
+        Raises:
+            NotInTime: it does not come to stand.
+        """
+        self.coordinator.stands = not failpoint
+        self.start_armed(failpoint)
+        self.coordinator.stands = False
+        await asyncio.to_thread(wait_until, lambda: self.coordinator.paused, _STAGE_S_MAX, "it does not stand still")
 
     def start_armed(self, failpoint: str) -> None:
         """Start the coordinator with a failpoint; it is not waited for."""
-        self.coordinator.argv = self._plain_argv
         self.restarts += 1
         self.bank.start_coordinator(failpoint=failpoint, wait=False)
 
     @asynccontextmanager
     async def traced(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Attach strace to the running coordinator, for the time of a block: in it, strace counts."""
+        """Attach strace to the coordinator, for the time of a block: in it, strace counts. A standing one goes on."""
         pid = self.coordinator.pid
         argv = [*self._strace, *options(self.bank.log, attempt.output, attempt.injection), "-p", str(pid)]
         log = attempt.output.with_suffix(".strace")
@@ -191,6 +195,7 @@ class Lane:
         self._tracer = tracer
         try:
             await asyncio.to_thread(tracer.start)
+            self.coordinator.resume()
             yield
         finally:
             self._tracer = None
@@ -308,10 +313,6 @@ class Lane:
     def asked(self) -> int:
         """How many transactions clients asked for."""
         return sum(len(era.history.calls) for era in self._eras)
-
-    def seen(self, attempt: Attempt) -> list[TracedCall]:
-        """What strace saw."""
-        return read(attempt.output)
 
 
 def _is_traced(pid: int) -> bool:

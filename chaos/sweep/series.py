@@ -28,17 +28,20 @@ class Wish:
         choice: which points.
         quick: only every fifth write.
         lanes: how many stacks side by side.
-        failpoints: the planned crashes instead of strace's.
         keep: leave the stacks' folders.
-        environment: variables of the coordinator's environment.
+        environment: variables of every process's environment.
     """
 
     choice: Choice = field(default_factory=Choice)
     quick: bool = False
     lanes: int = 2
-    failpoints: bool = False
     keep: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is about the failpoints of the coordinator's own code, for which strace is not needed."""
+        return self.choice.stage is Stage.PLANNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +99,15 @@ async def sweep(wish: Wish, strace: Sequence[str], tell: Tell) -> Swept:
         StackError: a stack did not start, or a stage could not be counted.
     """
     swept = Swept()
+    stacks = [Stack(keep=wish.keep) for _ in range(wish.lanes)]
     async with AsyncExitStack() as open_stacks:
         lanes = [
-            Lane("abcdefgh"[number], await open_stacks.enter_async_context(Stack(keep=wish.keep)), strace)
-            for number in range(wish.lanes)
+            Lane(f"lane{number}-", stack, strace, wish.environment)
+            for number, stack in enumerate([await open_stacks.enter_async_context(one) for one in stacks], 1)
         ]
-        for lane in lanes:
-            lane.coordinator.env.update(wish.environment)
         await asyncio.gather(*(lane.begin() for lane in lanes))
-        todo = deque(planned_series() if wish.failpoints else await _counted(lanes, wish, swept, tell))
+        every = planned_series() if wish.is_planned else await _counted(lanes, wish, swept, tell)
+        todo = deque(series for series in every if wish.choice.holds(series))
         await asyncio.gather(*(_work(lane, todo, wish, swept, tell) for lane in lanes))
         for lane in lanes:
             swept.restarts += lane.restarts
@@ -124,10 +127,10 @@ async def _counted(lanes: Sequence[Lane], wish: Wish, swept: Swept, tell: Tell) 
             swept.counts[stage] = await count(lane, stage)
 
     await asyncio.gather(*(work(lane) for lane in lanes))
-    chosen = [series for series in all_series(swept.counts, Fault) if wish.choice.holds(series)]
-    points = sum(swept.counts[series.stage][series.call] for series in chosen)
-    tell(f"{len(chosen)} series, {points} points{' (every fifth of the writes)' if wish.quick else ''}")
-    return chosen
+    every = all_series(swept.counts, Fault)
+    points = sum(swept.counts[series.stage][series.call] for series in every)
+    tell(f"counted: {len(every)} series of {points} points")
+    return every
 
 
 async def _work(lane: Lane, todo: deque[Series], wish: Wish, swept: Swept, tell: Tell) -> None:

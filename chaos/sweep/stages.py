@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from chaos.stack import StartFailed
 from chaos.sweep.lane import Attempt, Lane
 from chaos.sweep.points import Stage
 
@@ -34,19 +33,16 @@ async def open_after_stop(lane: Lane, attempt: Attempt) -> None:
 async def _start(lane: Lane, attempt: Attempt) -> None:
     """Nobody registers meanwhile, so that only the thread that opens the log writes to it."""
     async with lane.services_paused():
-        lane.start_under(attempt)
-        await lane.watch(attempt, lane.bank.admin.answers)
+        await lane.start_standing()
+        async with lane.traced(attempt):
+            await lane.watch(attempt, lane.bank.admin.answers)
 
 
 async def register(lane: Lane, attempt: Attempt) -> None:
     """Participants come back, and what was decided is brought to its end."""
     await lane.kill_midway()
-    lane.start_armed("before-fsync=stop")
-    await lane.watch(attempt, lambda: lane.coordinator.paused)
-    if not lane.coordinator.alive:
-        raise StartFailed(lane.coordinator.report(f"ended with {lane.coordinator.exit_code} before its first force"))
+    await lane.start_standing("before-fsync=stop")
     async with lane.traced(attempt):
-        lane.coordinator.resume()
         await lane.watch(attempt, lane.bank.all_reachable)
         await lane.watch_ends(attempt)
 

@@ -41,7 +41,7 @@ async def count(lane: Lane, stage: Stage) -> Counter[str]:
     await _ready_for(lane, stage)
     await ACTS[stage](lane, attempt)
     await _start_again(lane, stage)
-    return counted(lane.seen(attempt))
+    return counted(attempt.seen)
 
 
 async def strike(lane: Lane, point: Point) -> Strike:
@@ -66,7 +66,7 @@ async def strike(lane: Lane, point: Point) -> Strike:
 async def _ready_for(lane: Lane, stage: Stage) -> None:
     """See to it that the coordinator runs as the stage needs it; at first it may be down, or another stage's."""
     each = stage is Stage.CHECKPOINT
-    if not lane.coordinator.alive or lane.checkpoints_each != each:
+    if not lane.coordinator.alive or lane.coordinator.each_checkpoint != each:
         await lane.kill()
         await lane.start(each_checkpoint=each)
 
@@ -83,7 +83,7 @@ def _look(lane: Lane, attempt: Attempt, point: Point) -> tuple[bool, Ending | No
         end = ending(code)
     except UnknownEnding as unknown:
         return True, None, [f"{unknown}: {lane.coordinator.log_tail(_LOG_LINES)}"]
-    hit = end is Ending.KILLED or struck(lane.seen(attempt)) is not None
+    hit = end is Ending.KILLED or struck(attempt.seen) is not None
     if not hit:
         return False, end, []
     problems = []

@@ -110,7 +110,7 @@ def _how_to_get_it(why: str) -> str:
     return (
         f"The crash sweep needs Linux and the program strace, which is not on PATH, {why}.\n"
         "Install it: apt-get install strace   (dnf install strace, apk add strace)\n"
-        "A sweep of the planned crashes alone needs none: python -m chaos.sweep --failpoints"
+        "A sweep of the planned crashes alone needs none: python -m chaos.sweep --only planned"
     )
 
 
