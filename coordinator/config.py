@@ -17,21 +17,24 @@ they need as arguments.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
 )
 
 from handfast.catalog import HandfastFault
@@ -115,24 +118,23 @@ def _checked_participants(participants: Mapping[str, str]) -> Mapping[str, str]:
 Address = Annotated[str, AfterValidator(_checked_address)]
 Participants = Annotated[
     Mapping[str, str],
-    NoDecode,
     BeforeValidator(_participants),
     AfterValidator(_checked_participants),
     PlainSerializer(dict),
 ]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=UINT32_MAX_S, allow_inf_nan=False)]
 
 
-class CoordinatorConfig(BaseSettings):
+class CoordinatorConfig(BaseModel):
     """Every setting of one coordinator process.
 
     Raises:
         HandfastFault: SETTING_INVALID, with the setting's name; ADDRESS_NOT_LOOPBACK.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     config: Path | None = Field(None, description="TOML file to read settings from; ./handfast.toml when it exists")
     address: Address = Field("127.0.0.1:7400", description="host:port to listen on; port 0 takes a free one")
@@ -217,23 +219,9 @@ class CoordinatorConfig(BaseSettings):
 
     def __init__(self, **flags: Any) -> None:
         try:
-            super().__init__(**flags)
+            super().__init__(**_gathered(flags, type(self).model_fields))
         except ValidationError as invalid:
             raise _fault(invalid) from None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The sources, the strongest first: flags, environment, file."""
-        flags = init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}
-        named = flags.get("config") or env_settings().get("config")
-        return init_settings, env_settings, _file(settings_cls, Path(named) if named else None)
 
     @property
     def tls(self) -> bool:
@@ -328,15 +316,30 @@ def _check_readable(setting: str, path: Path | None) -> None:
         raise _invalid(setting, f"{path} can't be read: {error.strerror}") from None
 
 
-def _file(settings_cls: type[BaseSettings], named: Path | None) -> PydanticBaseSettingsSource:
+def _gathered(flags: Mapping[str, Any], settings: Collection[str]) -> dict[str, Any]:
+    """What was given for each setting, by the strongest source that names it: flags, environment, file.
+
+    Written out here because pydantic-settings, which can do this and much else, takes longer to import than pydantic
+    and gRPC together, and a coordinator starts while branches wait in doubt.
+    """
+    variables = {name.lower(): value for name, value in os.environ.items() if value}
+    prefix = ENV_PREFIX.lower()
+    environment = {name: variables[prefix + name] for name in settings if prefix + name in variables}
+    named = flags.get("config") or environment.get("config")
+    return _of_file(Path(named) if named else None) | environment | dict(flags)
+
+
+def _of_file(named: Path | None) -> dict[str, Any]:
     """The TOML file's settings; a file that was named must be there."""
     path = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if path is None:
+        return {}
     if named is not None:
         _check_readable("config", named)
     try:
-        source = TomlConfigSettingsSource(settings_cls, path)
+        given = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise _invalid("config", f"{path} is not a TOML file: {error}") from None
-    if "config" in source.toml_data:
+    if "config" in given:
         raise _invalid("config", f"{path} can't name another file")
-    return source
+    return given
