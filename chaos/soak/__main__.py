@@ -22,6 +22,7 @@ from chaos.toxiproxy import find_server
 PICTURE = "soak.png"
 _EXIT_OK, _EXIT_FAILED, _EXIT_INTERRUPTED = 0, 1, 130
 _SEEDS = 1_000_000
+_WIDTH_MIN = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What clients and proxies go through is told by the events, and judged at the end.
     logging.getLogger("handfast").setLevel(logging.CRITICAL)
     console = Console(highlight=False, emoji=False)
+    console.width = max(console.width, _WIDTH_MIN)  # a table in a file is cut nowhere
 
     def tell(words: str) -> None:
         console.print(Text(words, "dim"))

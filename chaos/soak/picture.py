@@ -19,6 +19,7 @@ _COLOURS = {
     "postgres-ledger": "#d64545",
 }
 _WIDTH_IN, _ROW_IN, _COLUMNS, _DPI = 13.0, 3.0, 2, 110
+_EDGES = {"left": 0.05, "right": 0.98, "top": 0.92, "bottom": 0.09, "hspace": 0.22, "wspace": 0.1}
 
 
 def draw(soaked: Soaked, file: Path) -> None:
@@ -30,14 +31,15 @@ def draw(soaked: Soaked, file: Path) -> None:
     """
     measures = list(Measure)
     rows = -(-len(measures) // _COLUMNS)
-    figure = Figure(figsize=(_WIDTH_IN, _ROW_IN * rows + 1.0), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(_WIDTH_IN, _ROW_IN * rows + 1.0), dpi=_DPI)
+    figure.subplots_adjust(**_EDGES)
     panels = figure.subplots(rows, _COLUMNS, sharex=True, squeeze=False)
     for panel, measure in zip(panels.flat, measures, strict=False):
         _panel(panel, soaked, measure)
     for panel in panels[-1]:
         panel.set_xlabel("minutes", color=QUIET)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="lower center", ncols=max(1, len(labels)), frameon=False)
     flat = sum(one.is_flat for one in soaked.judgements)
     figure.suptitle(
         f"{soaked.seconds / 60:.0f} minutes under {len(soaked.faults)} faults, {len(soaked.calls)} transfers: "
