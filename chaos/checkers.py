@@ -150,6 +150,11 @@ def audit_says_atomic(evidence: Evidence) -> list[str]:
     return [f"the audit says {evidence.audit_verdict}", *evidence.audit_differences]
 
 
+def traces_hold(evidence: Evidence) -> list[str]:
+    """The run, followed from the processes' traces alone, breaks no rule of docs/trace.md."""
+    return list(evidence.trace_broken)
+
+
 CHECKERS: dict[str, Checker] = {
     "money is conserved": money_conserved,
     "one outcome everywhere": one_outcome_everywhere,
@@ -158,6 +163,7 @@ CHECKERS: dict[str, Checker] = {
     "same commit order everywhere": same_commit_order,
     "nothing left in doubt": nothing_left_in_doubt,
     "audit says atomic": audit_says_atomic,
+    "the traces hold": traces_hold,
 }
 
 

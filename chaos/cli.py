@@ -63,6 +63,9 @@ def run_command(
     short: Annotated[bool, Parameter(negative="", help="Run the quick ones.")] = False,
     seed: Annotated[int | None, Parameter(help="Repeat the load and the schedule of an earlier run.")] = None,
     keep: Annotated[bool, Parameter(negative="", help="Keep each stack's folder: databases and logs.")] = False,
+    trace: Annotated[
+        bool, Parameter(negative="", help="Have every process trace its protocol events, and judge the traces too.")
+    ] = False,
     report: Annotated[Path | None, Parameter(help="Write index.html, report.json and the pictures here.")] = None,
     minutes: Annotated[float, Parameter(help="How long `everything` lasts.")] = 1.0,
     json: Annotated[
@@ -84,7 +87,7 @@ def run_command(
     logging.getLogger("handfast").setLevel(logging.CRITICAL)
     live = Live(Console(quiet=json, highlight=False, emoji=False))
     try:
-        results = _run_all(scenarios, live, seed=seed, keep=keep, minutes=minutes)
+        results = _run_all(scenarios, live, seed=seed, keep=keep, minutes=minutes, trace=trace)
     except KeyboardInterrupt:
         errors.print(Text("Stopped. Everything that was started is ended.", "yellow"))
         return _EXIT_INTERRUPTED
@@ -138,7 +141,9 @@ def _chosen(names: Sequence[str], *, all_of_them: bool, short: bool) -> list[Sce
     return chosen
 
 
-def _run_all(scenarios: Sequence[Scenario], live: Live, *, seed: int, keep: bool, minutes: float) -> list[Result]:
+def _run_all(
+    scenarios: Sequence[Scenario], live: Live, *, seed: int, keep: bool, minutes: float, trace: bool
+) -> list[Result]:
     live.begin(seed, len(scenarios))
     toxiproxy = find_server(tell=live.note)
     results = []
@@ -153,6 +158,7 @@ def _run_all(scenarios: Sequence[Scenario], live: Live, *, seed: int, keep: bool
                     minutes=minutes,
                     listener=live.event,
                     keep=keep,
+                    trace=trace,
                     toxiproxy=toxiproxy,
                 )
             )

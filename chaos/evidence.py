@@ -29,6 +29,7 @@ class Evidence:
         ended_s: when the run ended.
         audit_verdict: ``atomic``, ``pending`` or ``differs``.
         audit_differences: what the audit found, in words.
+        trace_broken: what the processes' own traces break, in words; nothing when none was written.
     """
 
     calls: Sequence[Call]
@@ -42,3 +43,4 @@ class Evidence:
     ended_s: float = 0.0
     audit_verdict: str = "atomic"
     audit_differences: Sequence[str] = field(default=())
+    trace_broken: Sequence[str] = field(default=())

@@ -74,6 +74,7 @@ class Lab:
         self.history = History(self.events.now_s)
         self.facts: dict[str, float] = {}
         self.stack = stack
+        self.trace: Path | None = None
         self.proxies: dict[tuple[str, str], Proxy] = {}
         self.server = ToxiproxyServer(stack.path, program=toxiproxy)
         self.bank = BankStack(stack, scenario.plan, route=self._route)

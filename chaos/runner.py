@@ -20,6 +20,7 @@ from chaos.scenario import DECIDED, Finding, Run, Scenario
 from chaos.stack import NotInTime, Stack, wait_until
 from chaos.stack.postgres_binaries import VERSION_DEFAULT, find_binaries
 from chaos.stack.postgres_data import make_template
+from chaos.tracing import TRACE_FILE, broken_by_trace, traced_to
 from handfast.v1 import admin_pb2, types_pb2
 
 _WATCHES_SEE_S_MAX = 3.0
@@ -87,6 +88,7 @@ async def run_scenario(
     minutes: float = 1.0,
     listener: Listener = lambda event: None,
     keep: bool = False,
+    trace: bool = False,
     toxiproxy: Path | None = None,
 ) -> Result:
     """Run one scenario on a stack of its own.
@@ -98,14 +100,17 @@ async def run_scenario(
         minutes: how long the scenario `everything` lasts.
         listener: is told of each event as it happens.
         keep: leave the stack's folder, with data and logs.
+        trace: have every process write its protocol events, and judge them too.
         toxiproxy: the server program; looked for when None.
     """
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     async with Stack(keep=keep) as stack:
         await asyncio.to_thread(_share, shared, stack.path)
-        lab = Lab(scenario, stack, seed=seed, minutes=minutes, listener=listener, toxiproxy=toxiproxy)
-        run, findings, error = await _run(lab, scenario)
+        with traced_to(stack.path / TRACE_FILE if trace else None) as lines:
+            lab = Lab(scenario, stack, seed=seed, minutes=minutes, listener=listener, toxiproxy=toxiproxy)
+            lab.trace = lines
+            run, findings, error = await _run(lab, scenario)
         logs = _logs(lab)
     return Result(
         scenario=scenario,
@@ -166,6 +171,9 @@ async def _settle_branches(lab: Lab) -> None:
         lab.say("", "branches are still in doubt", str(late))
         return
     await lab.comes_true(lambda: not lab.in_doubt(), _WATCHES_SEE_S_MAX)  # so that their books have every end
+    if lab.trace is not None:
+        # A branch may have ended in its database before its participant, whose answer was lost, has found that out.
+        await lab.comes_true(lambda: not broken_by_trace(lab.trace), IN_DOUBT_S_MAX)
 
 
 def _gather(lab: Lab, healed_s: float) -> Evidence:
@@ -183,6 +191,7 @@ def _gather(lab: Lab, healed_s: float) -> Evidence:
         left_prepared=[f"{one.database}: {one.gid}" for one in bank.prepared()],
         healed_s=healed_s,
         ended_s=lab.events.now_s(),
+        trace_broken=broken_by_trace(lab.trace),
         audit_verdict=audit.verdict,
         audit_differences=differences + [f"{one.subject}: {one.found}" for one in audit.unreachable],
     )

@@ -121,11 +121,12 @@ class Follower:
     def at_rest(self) -> None:
         """Judge what is left, of a run that has come to rest."""
         for gtrid, seen in self.transactions.items():
-            left = sorted(seen.prepared - seen.ends.keys())
-            if left:
-                self._broken.append(Broken("comes to rest", gtrid, "end", f"{', '.join(left)} stays in doubt"))
+            in_doubt = set(seen.prepared)
             if seen.durable and seen.state not in FINAL:
-                self._broken.append(Broken("comes to rest", gtrid, "end", f"decided, and {seen.state} at the end"))
+                # Of branches whose participants write no trace. One that asked has ended before its coordinator hears.
+                in_doubt |= seen.offered or set()
+            if left := sorted(in_doubt - seen.ends.keys()):
+                self._broken.append(Broken("comes to rest", gtrid, "end", f"{', '.join(left)} stays in doubt"))
 
     @property
     def broken(self) -> list[Broken]:

@@ -114,6 +114,10 @@ def let_the_audit_differ(evidence: Evidence, draw: random.Random) -> Evidence:
     return replace(evidence, audit_verdict="differs", audit_differences=["g-1: log COMMITTED, resource aborted"])
 
 
+def let_the_traces_break_a_rule(evidence: Evidence, draw: random.Random) -> Evidence:
+    return replace(evidence, trace_broken=["trace.jsonl:7: one decision: a second decision is offered to the log"])
+
+
 WRONG: list[tuple[Spoil, str]] = [
     (lose_one_side, "one outcome everywhere"),
     (lose_one_side, "money is conserved"),
@@ -135,6 +139,7 @@ WRONG: list[tuple[Spoil, str]] = [
     (commit_in_opposite_orders, "same commit order everywhere"),
     (leave_a_branch_in_doubt_for_a_minute, "nothing left in doubt"),
     (leave_a_branch_prepared, "nothing left in doubt"),
+    (let_the_traces_break_a_rule, "the traces hold"),
     (let_the_audit_differ, "audit says atomic"),
 ]
 

@@ -299,6 +299,12 @@ def lose_lines(trace: TraceLines) -> None:
     trace.insert(5, {"event": "LinesLost", "lost": 3})
 
 
+def leave_a_foreign_branch_in_doubt(trace: TraceLines) -> None:
+    """Of a participant that writes no trace."""
+    trace[:] = [line for line in trace if line["role"] != "participant"]
+    del trace[find(trace, "BranchEnded", B) :]
+
+
 def leave_a_branch_in_doubt(trace: TraceLines) -> None:
     del trace[find(trace, "COMMIT_MESSAGE", B) :]
 
@@ -341,6 +347,7 @@ WRONG: list[tuple[Callable[[TraceLines], None], str]] = [
     (roll_one_branch_back, "one outcome for all"),
     (lose_lines, "complete"),
     (leave_a_branch_in_doubt, "comes to rest"),
+    (leave_a_foreign_branch_in_doubt, "comes to rest"),
 ]
 
 
@@ -366,6 +373,12 @@ def test_what_is_unfinished_is_wrong_only_of_a_run_at_rest() -> None:
     trace = right()
     leave_a_branch_in_doubt(trace)
     assert broken(trace, at_rest=False) == set()
+
+
+def test_a_branch_that_asked_for_itself_is_at_rest_before_its_coordinator_knows() -> None:
+    trace = right()
+    del trace[find(trace, "BranchEnded", B) :]
+    assert broken(trace) == set()
 
 
 def test_of_a_transaction_from_before_the_trace_nothing_is_concluded_from_what_is_missing() -> None:
