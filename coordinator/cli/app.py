@@ -3,59 +3,98 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from inspect import BoundArguments
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import App, CycloptsError
 
-from coordinator.cli.about import explain_command, handfast_version, version_command
-from coordinator.cli.admin import DEFAULT_TARGET
-from coordinator.cli.certs import certs
 from coordinator.cli.exit_codes import EPILOGUE, Exit, exit_code
-from coordinator.cli.output import console, print_problem
-from coordinator.cli.programs import chaos, demo_command
-from coordinator.cli.reports import (
-    audit_command,
-    doctor_command,
-    indoubt_command,
-    operations_command,
-    participants_command,
-    status_command,
-)
-from coordinator.cli.resolving import resolve_command
-from coordinator.cli.serving import serve_command
-from coordinator.cli.transactions import transactions
-from handfast.catalog import HandfastFault
-from handfast.frames import CallFailed
+
+if TYPE_CHECKING:
+    from handfast.catalog import HandfastFault
+    from handfast.frames import CallFailed
 
 INTERRUPTED = 130
 """What a shell gives for a program that Ctrl-C ended."""
 
-app = App(
-    name="handfast",
-    help="Two-phase commit as a service: one unit of work across several Postgres databases, or none of it.",
-    help_epilogue=EPILOGUE,
-    help_format="markdown",
-    version=handfast_version,
-)
-app.command(serve_command, name="serve")
-app.command(status_command, name="status")
-app.command(doctor_command, name="doctor")
-app.command(transactions)
-app.command(indoubt_command, name="indoubt")
-app.command(participants_command, name="participants")
-app.command(resolve_command, name="resolve")
-app.command(operations_command, name="operations")
-app.command(audit_command, name="audit")
-app.command(certs)
-app.command(demo_command, name="demo")
-app.command(chaos)
-app.command(explain_command, name="explain")
-app.command(version_command, name="version")
+COMMANDS = {
+    "serve": ("serving:serve_command", "Run the coordinator until it is told to stop (Ctrl-C or SIGTERM)."),
+    "status": ("reports:status_command", "Tell who the coordinator is and how it is doing."),
+    "doctor": (
+        "reports:doctor_command",
+        "Check the log, the clock, each participant and each database, and say how to mend what is wrong.",
+    ),
+    "transactions": ("transactions:transactions", "List, show or watch transactions."),
+    "indoubt": (
+        "reports:indoubt_command",
+        "Show each branch in doubt: why, since when, what it blocks, and the command that resolves it.",
+    ),
+    "participants": (
+        "reports:participants_command",
+        "List the registered participants, and whether each can be reached now.",
+    ),
+    "resolve": ("resolving:resolve_command", "Commit, roll back, retry or forget a transaction by hand."),
+    "operations": (
+        "reports:operations_command",
+        "List what operators did and who was refused what, the newest first: who, when, what, why, before and after.",
+    ),
+    "audit": (
+        "reports:audit_command",
+        "Compare the log with every participant: ATOMIC, PENDING, or DIFFERS with the evidence.",
+    ),
+    "certs": ("certs:certs", "Make certificates for mutual TLS."),
+    "demo": (
+        "programs:demo_command",
+        "Run two databases and a bank, kill processes at the worst moment, and audit what is left.",
+    ),
+    "chaos": (
+        "programs:chaos",
+        "Run fault scenarios against real processes; `handfast chaos --help` lists its commands.",
+    ),
+    "explain": ("about:explain_command", "Explain an error by its code: what happened, and what to do."),
+    "version": ("about:version_command", "Print the version of Handfast, and of what it runs on."),
+}
+"""Each command's place in this package, and the first sentence of its help, so that the list of all loads none."""
+
+
+def make_app(chosen: str | None = None) -> App:
+    """Put the commands together.
+
+    Args:
+        chosen: the one that is to run, whose module is imported; the others are only named. None imports all of them.
+    """
+    app = App(
+        name="handfast",
+        help="Two-phase commit as a service: one unit of work across several Postgres databases, or none of it.",
+        help_epilogue=EPILOGUE,
+        help_format="markdown",
+        version=_version,
+    )
+    for name, (place, summary) in COMMANDS.items():
+        path = f"{__package__}.{place}"
+        if chosen in (None, name):
+            command = _imported(path)
+            app.command(command) if isinstance(command, App) else app.command(command, name=name)
+        else:
+            app.command(path, name=name, help=summary)
+    return app
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _version() -> str:
+    from coordinator.cli.about import handfast_version
+
+    return handfast_version()
+
 
 Command = Callable[..., Any]
 
@@ -104,9 +143,12 @@ async def run_async(tokens: Sequence[str]) -> int:
 
 def _parse(tokens: Sequence[str]) -> tuple[Command, BoundArguments] | None:
     """Find the command and its arguments; None when the command line is wrong, which has been said."""
+    from coordinator.cli.output import console
+
+    given = list(tokens) or ["--help"]
     try:
-        command, bound, _ = app.parse_args(
-            list(tokens) or ["--help"],
+        command, bound, _ = make_app(given[0]).parse_args(
+            given,
             console=console(),
             error_console=console(errors=True),
             exit_on_error=False,
@@ -120,18 +162,29 @@ def _parse(tokens: Sequence[str]) -> tuple[Command, BoundArguments] | None:
 async def _guarded(command: Callable[..., Coroutine[Any, Any, int]], bound: BoundArguments) -> int:
     try:
         return await command(*bound.args, **bound.kwargs)
-    except (HandfastFault, CallFailed) as problem:
+    except _problems() as problem:
         return _report(problem, bound)
 
 
 def _sync(command: Command, bound: BoundArguments) -> int:
     try:
         return int(command(*bound.args, **bound.kwargs) or Exit.OK)
-    except (HandfastFault, CallFailed) as problem:
+    except _problems() as problem:
         return _report(problem, bound)
 
 
+def _problems() -> tuple[type[HandfastFault], type[CallFailed]]:
+    """What becomes words; asked only when something was raised, for it loads gRPC."""
+    from handfast.catalog import HandfastFault
+    from handfast.frames import CallFailed
+
+    return HandfastFault, CallFailed
+
+
 def _report(problem: HandfastFault | CallFailed, bound: BoundArguments) -> int:
+    from coordinator.cli.admin import DEFAULT_TARGET
+    from coordinator.cli.output import print_problem
+
     target = bound.arguments.get("target", DEFAULT_TARGET)
     print_problem(problem, as_json=target.json or bool(bound.arguments.get("json")))
     return exit_code(problem)

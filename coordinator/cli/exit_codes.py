@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from handfast.catalog import HandfastFault
-from handfast.frames import CallFailed
+if TYPE_CHECKING:
+    from handfast.catalog import HandfastFault
+    from handfast.frames import CallFailed
 
 
 class Exit(IntEnum):

@@ -6,15 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from coordinator.cli.json_form import document, error_document
-from handfast.catalog import HandfastFault
-from handfast.frames import CallFailed
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from handfast.catalog import HandfastFault
+    from handfast.frames import CallFailed
 
 PIPED_WIDTH = 120
 """Columns when standard output is no terminal and COLUMNS says nothing: room for a gtrid beside its state."""
@@ -37,6 +38,8 @@ def console(*, errors: bool = False) -> Console:
 def answer(message: Message, *, as_json: bool, render: Callable[[], RenderableType]) -> None:
     """Print a response in the form that was asked for."""
     if as_json:
+        from coordinator.cli.json_form import document
+
         print_json(document(message))
     else:
         console().print(render())
@@ -50,6 +53,8 @@ def print_json(content: Mapping[str, Any], *, one_line: bool = False) -> None:
 def print_problem(problem: HandfastFault | CallFailed, *, as_json: bool) -> None:
     """Say what happened and what to do: on standard error, or as the JSON document."""
     if as_json:
+        from coordinator.cli.json_form import error_document
+
         print_json(error_document(problem))
         return
     errors = console(errors=True)

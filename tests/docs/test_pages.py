@@ -12,10 +12,11 @@ from cyclopts import App
 
 import handfast
 import participant
-from coordinator.cli.app import app
+from coordinator.cli.app import make_app
 from tests.architecture.source_tree import REPOSITORY
 from tests.docs.pages import PAGES, README, Block, anchors, blocks, links
 
+APP = make_app()
 README_LINES_MAX = 350
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
@@ -38,10 +39,10 @@ def spelled(page: Path) -> Iterator[str]:
 
 def command_of(words: list[str]) -> tuple[App | None, list[str]]:
     """The command that the words name, and the words after it; None when there is none."""
-    found, rest = app, words
+    found, rest = APP, words
     while rest and re.fullmatch(r"[a-z]+", rest[0]) and rest[0] in [*found]:
         found, rest = found[rest[0]], rest[1:]
-    return (None if found is app else found), rest
+    return (None if found is APP else found), rest
 
 
 def options(command: App) -> set[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from cyclopts import App
 
-from coordinator.cli.app import app
+from coordinator.cli.app import make_app
 from coordinator.cli.exit_codes import MEANINGS
 from coordinator.cli.serving import flag_name
 from coordinator.config import ENV_PREFIX, CoordinatorConfig
@@ -21,7 +21,7 @@ PAGE = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
 SHARED = "What all reports share"
 
 
-def commands(parent: App = app, path: tuple[str, ...] = ("handfast",)) -> Iterator[tuple[str, App]]:
+def commands(parent: App, path: tuple[str, ...] = ("handfast",)) -> Iterator[tuple[str, App]]:
     """Each command that does something, by its full name."""
     for name in parent:
         if not name.startswith("-"):
@@ -31,7 +31,8 @@ def commands(parent: App = app, path: tuple[str, ...] = ("handfast",)) -> Iterat
             yield from commands(child, (*path, name))
 
 
-COMMANDS = dict(commands())
+APP = make_app()
+COMMANDS = dict(commands(APP))
 
 
 def options(command: App) -> set[str]:
