@@ -54,7 +54,7 @@ HOST_NAME = "address"
 """As ``participant_name``: a participant's certificate must hold the host in its address, and proves no resource."""
 
 _PARTICIPANT_NAME = re.compile(r"[a-z0-9.-]*\{resource\}[a-z0-9.-]*")
-_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -183,11 +183,27 @@ class CoordinatorConfig(BaseModel):
     open_transactions_per_client_max: Count = Field(
         20_000, description="Most transactions of one client open at once, when it has a name"
     )
+    participants_max: Count = Field(10_000, description="Most participant processes known at once")
     streams_per_peer_max: Count = Field(
         256, description="Most batched streams of one identity at once, or of one host where nobody has to say who"
     )
     messages_per_s_max: Count = Field(
         200_000, description="Most messages a second on one stream; Commit and Rollback are never refused"
+    )
+    share_max: float = Field(
+        0.2, gt=0, le=1, description="Largest share of the coordinator's time for one caller while others want some"
+    )
+    calls_per_stream_max: Count = Field(
+        4_096, description="Most calls on one stream whose answers are not written; no more are read until some are"
+    )
+    bytes_per_stream_max: Annotated[ByteSize, Field(ge=2**20, le=2**40)] = Field(
+        ByteSize(64 * 2**20), description="Most bytes that such calls may have come in, or with a unit: 64MiB"
+    )
+    calls_per_connection_max: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
+        1_024, description="Most unary calls and streams at once on one connection; more wait at their sender"
+    )
+    connections_max: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
+        10_000, description="Most connections at once, those included that are not finished; more are closed"
     )
     frame_bytes_max: Annotated[ByteSize, Field(ge=64 * 1024, le=2**30)] = Field(
         ByteSize(MESSAGE_BYTES_MAX), description="Largest gRPC message, so frame, that is taken, bytes"

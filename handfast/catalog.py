@@ -128,6 +128,20 @@ ENTRIES = _entries(
         "End transactions before beginning more; if it needs as many, raise `open_transactions_per_client_max`.",
     ),
     Entry(
+        "BLOCKS_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "The client {client} holds {limit} blocks of gtrids, the limit; each is kept for its lifetime.",
+        "Draw larger blocks, and use up one before drawing the next; `handfast.connect` does.",
+    ),
+    Entry(
+        "PARTICIPANTS_TOO_MANY",
+        "call",
+        "RESOURCE_EXHAUSTED",
+        "The coordinator knows {limit} participant processes, its limit.",
+        "Give a service the same address at each start, so that it replaces what it was; or raise `participants_max`.",
+    ),
+    Entry(
         "STREAMS_TOO_MANY",
         "call",
         "RESOURCE_EXHAUSTED",

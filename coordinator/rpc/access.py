@@ -79,6 +79,17 @@ class Access:
             self.deny("somebody", "ask anything", "IDENTITY_MISSING", peer=context.peer())
         return identity
 
+    def caller(self, context: Context) -> str:
+        """Whom to hold a call against, before anybody is refused anything.
+
+        Returns:
+            The identity's name; without one the connection, for by that two strangers can be told apart.
+        """
+        if self.is_open:
+            return context.peer()
+        identity = self._known_bearer(context) or (self._holder(context) if self._certificates else None)
+        return identity.name if identity is not None else context.peer()
+
     def deny(self, who: str, wish: str, code: str, *, peer: str = "", gtrid: str = "", needed: str = "") -> NoReturn:
         """Refuse, and write that down.
 
@@ -98,16 +109,17 @@ class Access:
 
     def _bearer(self, context: Context) -> Identity | None:
         """Who the token says; a token that nobody has is no reason to look at the certificate."""
-        if self._tokens is None:
+        if self._tokens is None or _header(context.invocation_metadata() or ()) is None:
             return None
-        header = _header(context.invocation_metadata() or ())
-        if header is None:
-            return None
-        found = _BEARER.fullmatch(header)
-        identity = self._tokens.bearer(found["token"]) if found else None
+        identity = self._known_bearer(context)
         if identity is None:
             self.deny("the bearer of an unknown token", "ask anything", "IDENTITY_MISSING", peer=context.peer())
         return identity
+
+    def _known_bearer(self, context: Context) -> Identity | None:
+        header = _header(context.invocation_metadata() or ()) if self._tokens is not None else None
+        found = _BEARER.fullmatch(header) if header is not None else None
+        return self._tokens.bearer(found["token"]) if found and self._tokens is not None else None
 
     def _holder(self, context: Context) -> Identity | None:
         shown = context.auth_context()

@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 from google.protobuf.message import Message
 
+from coordinator.config import split_address
 from coordinator.log.records import ParticipantRecord
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.rpc import codec
@@ -28,6 +29,11 @@ from handfast.v1.coordinator_pb2_grpc import CoordinatorServicer
 logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+KIND_LENGTH_MAX = 64
+OPERATIONS_MAX = 1_024
+NAME_LENGTH_MAX = 256
+"""What a registration may hold: it is kept durably, and shown in reports."""
 
 
 class Dispatch:
@@ -112,6 +118,7 @@ class Dispatch:
         reply(codec.inquire_response(request.gtrid, inquiry, self._requests.driver.clock.unix_ms()))
 
     def _register(self, request: c.RegisterRequest, reply: Reply) -> None:
+        self._check_registration(request)
         gtrids = self._requests.gtrids
 
         def on_written(problem: LogRefused | LogBroken | None) -> None:
@@ -129,6 +136,30 @@ class Dispatch:
             self._requests.driver.clock.unix_ms(),
         )
         self._requests.register(participant, on_written)
+
+    def _check_registration(self, request: c.RegisterRequest) -> None:
+        """Refuse what would be kept for ever, or be connected to, and is no participant.
+
+        Raises:
+            HandfastFault: FIELD_INVALID or PARTICIPANTS_TOO_MANY.
+        """
+        try:
+            _, port = split_address(request.address)
+        except ValueError:
+            port = 0
+        if not port:
+            raise _invalid("address", "it is not host:port")
+        if len(request.kind) > KIND_LENGTH_MAX:
+            raise _invalid("kind", f"longer than {KIND_LENGTH_MAX} characters")
+        if len(request.operations) > OPERATIONS_MAX or any(len(one) > NAME_LENGTH_MAX for one in request.operations):
+            raise _invalid("operations", f"more than {OPERATIONS_MAX}, or one longer than {NAME_LENGTH_MAX} characters")
+        directory, limit = self._requests.directory, self._requests.driver.options.participants_max
+        if not directory.knows(request.resource, request.instance) and len(directory) >= limit:
+            raise HandfastFault("PARTICIPANTS_TOO_MANY", limit=limit)
+
+
+def _invalid(field: str, problem: str) -> HandfastFault:
+    return HandfastFault("FIELD_INVALID", field=field, problem=problem)
 
 
 def _answer(reply: Reply, encode: Callable[[Running], Message], answer: Running | HandfastFault) -> None:
@@ -185,8 +216,8 @@ class CoordinatorService(CoordinatorServicer):
         try:
             with self._streams.counted(dispatch.caller or _host(context.peer())):
                 async with self._streams.ending() as end:
-                    paced = self._streams.paced(dispatch)
-                    await serve_frames(COORDINATOR, request_iterator, context, paced, stop=end)
+                    flow = self._streams.flow(request_iterator, context, dispatch.caller or context.peer())
+                    await serve_frames(COORDINATOR, flow.calls(), flow, self._streams.paced(dispatch), stop=end)
         except HandfastFault as fault:
             await abort(context, fault)
 

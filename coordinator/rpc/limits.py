@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import Message
 
+from coordinator.rpc.flow import Flow
+from coordinator.rpc.shares import UNARY_S, Shares
 from coordinator.runtime.clock import Clock
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply
@@ -35,11 +38,17 @@ class StreamLimits:
         streams_per_peer_max: streams of one caller at once.
         messages_per_s_max: messages a second on one stream; as many may come at once after a pause.
         age_max_s: how old a connection gets; 0 means any age.
+        calls_max: calls on one stream whose answers are not written; no more are read until some are.
+        bytes_max: the bytes that such calls came in, likewise.
+        share_max: the share of the coordinator's time that one caller gets while others want some.
     """
 
     streams_per_peer_max: int = 256
     messages_per_s_max: int = 200_000
     age_max_s: float = 0.0
+    calls_max: int = 4_096
+    bytes_max: int = 64 * 2**20
+    share_max: float = 0.2
 
 
 class Streams:
@@ -56,6 +65,36 @@ class Streams:
         self._clock = clock
         self._stop = stop
         self._open: Counter[str] = Counter()
+        self.shares = Shares(clock, limits.share_max)
+
+    def flow(self, frames: AsyncIterator[Any], context: Any, caller: str) -> Any:
+        """A stream's frames, and where its replies go, held to its caller's limits: a ``Flow``.
+
+        Args:
+            frames: as gRPC gives them.
+            context: as gRPC gives it.
+            caller: whose account is charged.
+        """
+        limits = self._limits
+        return Flow(
+            frames,
+            context,
+            self.shares.account(caller),
+            self._clock,
+            calls_max=limits.calls_max,
+            bytes_max=limits.bytes_max,
+        )
+
+    async def admit(self, caller_of: Callable[[Any], str], context: Any) -> None:
+        """Return when a unary call, or a new stream, may be handled.
+
+        Args:
+            caller_of: tells whom to hold it against.
+            context: the call's.
+        """
+        account = self.shares.account(caller_of(context))
+        account.charge(UNARY_S)
+        await account.admitted()
 
     @contextmanager
     def counted(self, caller: str) -> Iterator[None]:

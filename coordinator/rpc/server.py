@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -64,6 +65,9 @@ EXIT_LOG_BROKEN = 70
 
 ANSWER_GRACE_S = 1.0
 """How long answers that are ready may take to be written at a stop, in seconds."""
+
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""How long a connection may take to become one: to finish its TLS handshake and to speak HTTP/2."""
 
 CLEANUPS_PER_RETENTION = 24
 CLEANUP_INTERVAL_S_MAX = 3600.0
@@ -167,9 +171,10 @@ class CoordinatorServer:
         self.recovery = Recovery(self.requests, self.links, self._entropy, self.config.sweep_interval_s)
 
     async def _add_services(self) -> None:
-        server, requests, links = careful(self._server), self.requests, self.links
+        requests, links = self.requests, self.links
         access = make_access(self.config, self.trail)
         streams = Streams(stream_limits(self.config), self._clock, self._end_streams)
+        server = careful(self._server, partial(streams.admit, access.caller))
         coordinator = CoordinatorService(dispatch_for(requests, access), streams)
         in_doubt = InDoubtReport(requests, links, self.config.sweep_interval_s)
         resolution = Resolution(requests, links)
@@ -265,12 +270,24 @@ def _on_cleaned_up(result: int | LogRefused | LogBroken) -> None:
 
 
 def _server_options(config: CoordinatorConfig) -> Options:
-    return server_options(config.frame_bytes_max, config.keepalive_s, config.connection_age_max_s)
+    return (
+        *server_options(config.frame_bytes_max, config.keepalive_s, config.connection_age_max_s),
+        ("grpc.max_concurrent_streams", config.calls_per_connection_max),
+        ("grpc.max_allowed_incoming_connections", config.connections_max),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+    )
 
 
 def stream_limits(config: CoordinatorConfig) -> StreamLimits:
     """The limits on streams, from the settings."""
-    return StreamLimits(config.streams_per_peer_max, config.messages_per_s_max, config.connection_age_max_s)
+    return StreamLimits(
+        streams_per_peer_max=config.streams_per_peer_max,
+        messages_per_s_max=config.messages_per_s_max,
+        age_max_s=config.connection_age_max_s,
+        calls_max=config.calls_per_stream_max,
+        bytes_max=config.bytes_per_stream_max,
+        share_max=config.share_max,
+    )
 
 
 def driver_options(config: CoordinatorConfig) -> DriverOptions:
@@ -287,6 +304,7 @@ def driver_options(config: CoordinatorConfig) -> DriverOptions:
         retry_base_s=config.retry_base_s,
         retry_cap_s=config.retry_cap_s,
         block_lifetime_s=config.block_lifetime_s,
+        participants_max=config.participants_max,
         finished_kept_max=config.finished_kept_max,
     )
 

@@ -31,6 +31,9 @@ class Directory:
         for instances in list(self._by_resource.values()):
             yield from list(instances.values())
 
+    def __len__(self) -> int:
+        return sum(map(len, self._by_resource.values()))
+
     def resources(self) -> list[str]:
         """The resources that somebody serves."""
         return sorted(self._by_resource)

@@ -11,10 +11,18 @@ apart.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from coordinator.runtime.clock import Clock
+from handfast.catalog import HandfastFault
 from handfast.xid import Gtrid, base36
+
+BLOCKS_PER_CLIENT_MAX = 20_000
+"""A block takes some 300 bytes and one for each name, for its whole life. A client that draws 256 names at a time, as
+ours does, begins 8,500 transactions a second with so many."""
+
+OWN_BLOCK_SIZE = 1_024
 
 
 @dataclass(slots=True)
@@ -26,12 +34,14 @@ class Block:
         claimed: one byte per number, 1 when it was claimed.
         expires_s: from then on, by the clock's ``now_s``, none can be claimed.
         client: to whom it was handed out; empty when nobody said.
+        handed_out: whether it counts among its client's; those that the coordinator draws from itself do not.
     """
 
     prefix: str
     claimed: bytearray
     expires_s: float
     client: str = ""
+    handed_out: bool = True
 
 
 class Gtrids:
@@ -43,26 +53,47 @@ class Gtrids:
         clock: where time comes from.
         lifetime_s: for how long a block may be used.
         started_unix_ms: when the present life started, in milliseconds since 1970, as its log has it.
+        blocks_per_client_max: how many blocks one client may hold; those without a name count as one.
     """
 
-    def __init__(self, coordinator_id: str, epoch: int, clock: Clock, lifetime_s: float, started_unix_ms: int) -> None:
+    def __init__(
+        self,
+        coordinator_id: str,
+        epoch: int,
+        clock: Clock,
+        lifetime_s: float,
+        started_unix_ms: int,
+        blocks_per_client_max: int = BLOCKS_PER_CLIENT_MAX,
+    ) -> None:
         self.coordinator_id = coordinator_id
         self.epoch = epoch
         self._clock = clock
         self._lifetime_s = lifetime_s
         self._blocks: dict[str, Block] = {}
+        self._blocks_per_client_max = blocks_per_client_max
+        self._held: Counter[str] = Counter()
         self._last_time_ms = started_unix_ms
         self._own: Block | None = None
         self._own_next = 0
 
     def hand_out(self, count: int, client: str = "") -> Block:
-        """Make a block of ``count`` names for a client; no two blocks share a prefix."""
+        """Make a block of ``count`` names for a client; no two blocks share a prefix.
+
+        Raises:
+            HandfastFault: BLOCKS_TOO_MANY.
+        """
         self._drop_expired()
+        if self._held[client] >= self._blocks_per_client_max:
+            raise HandfastFault("BLOCKS_TOO_MANY", client=client or "without a name", limit=self._blocks_per_client_max)
+        self._held[client] += 1
+        return self._make(count, client)
+
+    def _make(self, count: int, client: str, *, handed_out: bool = True) -> Block:
         # The time doubles as the block's number: two blocks in one millisecond, or a clock that jumps back, must not
         # repeat it.
         self._last_time_ms = max(self._clock.unix_ms(), self._last_time_ms + 1)
         prefix = Gtrid(self.coordinator_id, self.epoch, self._last_time_ms, 0).prefix()
-        block = Block(prefix, bytearray(count), self._clock.now_s() + self._lifetime_s, client)
+        block = Block(prefix, bytearray(count), self._clock.now_s() + self._lifetime_s, client, handed_out)
         self._blocks[prefix] = block
         return block
 
@@ -70,7 +101,8 @@ class Gtrids:
         """Make and claim one name."""
         block = self._own
         if block is None or self._own_next >= len(block.claimed) or self._clock.now_s() >= block.expires_s:
-            block = self._own = self.hand_out(1024)
+            self._drop_expired()
+            block = self._own = self._make(OWN_BLOCK_SIZE, "", handed_out=False)
             self._own_next = 0
         number = self._own_next
         self._own_next += 1
@@ -118,3 +150,7 @@ class Gtrids:
             if oldest.expires_s > now_s:
                 return
             del self._blocks[oldest.prefix]
+            if oldest.handed_out:
+                self._held[oldest.client] -= 1
+                if not self._held[oldest.client]:
+                    del self._held[oldest.client]

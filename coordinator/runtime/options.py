@@ -25,6 +25,7 @@ class DriverOptions:
         retry_cap_s: the longest backoff.
         block_lifetime_s: for how long a block of gtrids may be used.
         block_size_max: gtrids in a block.
+        participants_max: participant processes that are known.
         finished_kept_max: ended transactions kept in memory with their history.
         unrecorded_kept_max: names of transactions that committed without a record, kept in memory.
     """
@@ -43,5 +44,6 @@ class DriverOptions:
     retry_cap_s: float = 30.0
     block_lifetime_s: float = 600.0
     block_size_max: int = 4096
+    participants_max: int = 10_000
     finished_kept_max: int = 10_000
     unrecorded_kept_max: int = 100_000

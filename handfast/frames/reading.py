@@ -129,48 +129,60 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 # -- the serving side ----------------------------------------------------------------------------------------------
 
 
-def careful(server: grpc.aio.Server) -> Any:
+Admit = Callable[[Context], Awaitable[None]]
+"""Returns when a call may be handled."""
+
+
+async def _at_once(context: Context) -> None:
+    """Admit everybody."""
+
+
+def careful(server: grpc.aio.Server, admit: Admit = _at_once) -> Any:
     """A server for ``add_…Servicer_to_server``, whose handlers then answer what can't be read.
 
     Args:
         server: where the handlers go.
+        admit: awaited before each unary call and each stream, whatever is in it.
     """
-    return _CarefulServer(server)
+    return _CarefulServer(server, admit)
 
 
 class _CarefulServer:
     """A server, as the generated code sees it."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, admit: Admit) -> None:
         self._server = server
+        self._admit = admit
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Left to ``add_registered_method_handlers``: the generated code calls both, and that one is asked first."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         """Add a service."""
-        careful = {name: _careful(handler) for name, handler in handlers.items()}
+        careful = {name: _careful(handler, self._admit) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, careful),))
 
 
-def _careful(handler: Any) -> Any:
+def _careful(handler: Any, admit: Admit) -> Any:
     """The handler, with a reader for a deserializer, and a behaviour that never sees what can't be read."""
     kind: type[Message] = handler.request_deserializer.__self__
     ways = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
     (way,) = (name for name in ways if getattr(handler, name))
     wrap = _careful_generator if inspect.isasyncgenfunction(getattr(handler, way)) else _careful_coroutine
     make = getattr(grpc, f"{way}_rpc_method_handler")
-    behaviour = wrap(getattr(handler, way), streaming=handler.request_streaming)
+    behaviour = wrap(getattr(handler, way), admit, streaming=handler.request_streaming)
     return make(behaviour, request_deserializer=reader(kind), response_serializer=handler.response_serializer)
 
 
-def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], *, streaming: bool) -> Any:
+def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Admit, *, streaming: bool) -> Any:
     async def unary(request: Any, context: Context) -> Any:
+        await admit(context)
         if type(request) is Unreadable:
             await abort(context, request.fault())
         return await behaviour(request, context)
 
     async def streamed(requests: AsyncIterator[Any], context: Context) -> Any:
+        await admit(context)
         try:
             return await behaviour(_readable(requests), context)
         except HandfastFault as fault:
@@ -179,14 +191,16 @@ def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], *, strea
     return streamed if streaming else unary
 
 
-def _careful_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], *, streaming: bool) -> Any:
+def _careful_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Admit, *, streaming: bool) -> Any:
     async def unary(request: Any, context: Context) -> AsyncIterator[Any]:
+        await admit(context)
         if type(request) is Unreadable:
             await abort(context, request.fault())
         async for response in behaviour(request, context):
             yield response
 
     async def streamed(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        await admit(context)
         try:
             async for response in behaviour(_readable(requests), context):
                 yield response

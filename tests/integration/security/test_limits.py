@@ -2,16 +2,17 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
 import handfast
-from handfast.frames import COORDINATOR, CallFailed, CallStream
+from handfast.frames import COORDINATOR, CallFailed, CallStream, channel_options
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import coordinator_pb2_grpc
-from tests.integration.coordinator.edge import operation, refusal, serving
+from tests.integration.coordinator.edge import Edge, operation, refusal, serving
 from tests.integration.security.secured import pki_in, secured
 from tests.waiting import eventually
 
@@ -95,3 +96,79 @@ async def test_at_its_age_a_connection_is_made_anew_and_work_goes_on() -> None:
             async with tm.transaction() as txn:
                 pass
         assert txn.outcome is handfast.Outcome.COMMITTED
+
+
+@pytest.mark.parametrize(
+    "address", ["", "here", "unix:/run/x.sock", "xds:///x", "h:0", "h:99999", "h:1\n", "h:٧", "a b:1"]
+)
+async def test_an_address_that_is_not_host_and_port_is_refused_and_nobody_connects_to_it(address: str) -> None:
+    async with serving() as edge:
+        asked = c.RegisterRequest(resource="accounts", instance="one", address=address)
+        assert (await refusal(edge.framed(), asked)).code == "FIELD_INVALID"
+        assert len(edge.server.requests.directory) == 0
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [{"kind": "k" * 65}, {"operations": ["o" * 257]}, {"operations": ["o"] * 1025}],
+    ids=["kind", "name", "names"],
+)
+async def test_a_registration_keeps_no_more_than_reports_need(kept: dict[str, Any]) -> None:
+    async with serving() as edge:
+        asked = c.RegisterRequest(resource="accounts", instance="one", address="127.0.0.1:9", **kept)
+        assert (await refusal(edge.framed(), asked)).code == "FIELD_INVALID"
+        assert len(edge.server.requests.directory) == 0
+
+
+async def test_so_many_participants_are_known_and_one_that_is_may_register_again() -> None:
+    async with serving(participants_max=2) as edge:
+        ask = edge.framed()
+        first, second, third = (
+            c.RegisterRequest(resource="accounts", instance=f"i{number}", address=f"127.0.0.1:{number}")
+            for number in range(7, 10)
+        )
+        await ask(first)
+        await ask(second)
+        assert (await refusal(ask, third)).code == "PARTICIPANTS_TOO_MANY"
+        await ask(first)
+
+
+async def test_a_client_that_never_reads_comes_to_a_stop_and_others_go_on() -> None:
+    async with serving(calls_per_stream_max=512) as edge:
+        calm = edge.framed()
+        other = another(edge)
+        connect: Any = other.stream_stream(COORDINATOR.connect_path)
+        mute = connect()
+        frame = c.CoordinatorConnectRequest()
+        for number in range(256):
+            frame.calls.add(id=number).inquire.gtrid = "x" * 80
+        data = frame.SerializeToString()
+        written = 0
+        while written < 2_000:
+            try:
+                await asyncio.wait_for(mute.write(data), timeout=2.0)
+            except TimeoutError:
+                break
+            written += 1
+        assert written < 2_000, "half a million calls were taken, and no answer to any"
+        assert (await calm(c.BeginRequest())).gtrid
+        mute.cancel()
+        await other.close()
+
+
+async def test_a_flood_of_unary_calls_leaves_the_others_their_share() -> None:
+    """Counted, not timed: while the flood waits for its turn, a stream is answered at once."""
+    async with serving(share_max=0.01) as edge:
+        calm, other = edge.framed(), another(edge)
+        await calm(c.BeginRequest())
+        flood: Any = other.unary_unary(COORDINATOR.methods[c.InquireRequest].path)
+        calls = [flood(c.InquireRequest(gtrid="x").SerializeToString()) for _ in range(300)]
+        for _ in range(20):
+            assert (await calm(c.BeginRequest())).gtrid
+        assert not all(call.done() for call in calls)
+        await other.close(None)
+
+
+def another(edge: Edge) -> grpc.aio.Channel:
+    """A connection of its own: where nobody is asked who they are, that is what tells callers apart."""
+    return grpc.aio.insecure_channel(edge.server.address, options=channel_options())

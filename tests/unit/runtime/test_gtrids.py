@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.runtime.gtrids import Gtrids
+from coordinator.runtime.gtrids import OWN_BLOCK_SIZE, Gtrids
+from handfast.catalog import HandfastFault
 from handfast.xid import Gtrid
 from tests.clock import ManualClock
 from tests.unit.runtime.scripted import COORDINATOR_ID
@@ -101,3 +102,21 @@ def test_a_name_says_whose_it_is(gtrids: Gtrids) -> None:
     assert gtrids.is_ours(name)
     assert not gtrids.is_ours("another2" + name[8:])
     assert not gtrids.is_ours(name[:7] + "x" + name[7:])
+
+
+def test_a_client_holds_so_many_blocks_until_they_expire_and_the_others_have_theirs(clock: ManualClock) -> None:
+    names = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, 0, blocks_per_client_max=2)
+    for _ in range(2):
+        names.hand_out(1, "greedy")
+    with pytest.raises(HandfastFault, match="greedy holds 2 blocks"):
+        names.hand_out(1, "greedy")
+    assert names.hand_out(1, "modest").claimed
+    clock.advance(LIFETIME_S)
+    assert names.hand_out(1, "greedy").claimed
+
+
+def test_what_the_coordinator_draws_for_itself_is_nobody_s(clock: ManualClock) -> None:
+    names = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, 0, blocks_per_client_max=1)
+    for _ in range(3 * OWN_BLOCK_SIZE):
+        names.next()
+    assert names.hand_out(1).claimed

@@ -1,0 +1,148 @@
+"""The coordinator's time, and who may have how much of it.
+
+One thread of one process does everything, so whoever keeps it busy keeps it from all others: eight streams of
+questions about nothing are enough to starve a client that has work to do. A limit on messages a second does not help,
+for an honest client sends as many, and messages differ a hundredfold in what they cost.
+
+So each caller has an account of the time that handling its frames and calls has taken. As long as nobody else has
+asked for anything of late, it may take all there is. When others have, it may take ``share_max`` of each second: what
+it has used up beyond that (a *debt*) it waits out before its next frame is read. Nothing is refused for it, and nothing
+gathers in memory: a frame that is not read stays with its sender, by the flow control of HTTP/2.
+
+What is charged is only what the caller's own messages cost on arrival and on the way back: reading, refusing,
+answering. The work of a transaction that goes on between, its votes, forces and acknowledgements, is not, so that a
+client who commits is hardly ever held up, and one who only asks is.
+
+A leaky bucket with a decaying sum beside it, both brought up to date when they are looked at: no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from coordinator.runtime.clock import Clock
+
+BURST_S = 0.05
+"""What a caller may use at once, after a pause, in seconds of the coordinator's time."""
+
+DEBT_S_MAX = 0.5
+"""What it can owe at most, in seconds: one frame must not shut its sender out for minutes."""
+
+MEMORY_S = 1.0
+"""How fast it is forgotten what somebody used, in seconds: it falls to a third in this time."""
+
+OTHERS_S_MIN = 1e-3
+"""From how much use on, by all others together, time is scarce: a few calls a second."""
+
+ACCOUNTS_MAX = 1_024
+"""Past this, accounts that nobody has used of late are closed."""
+
+FRAME_S = 90e-6
+"""What gRPC takes to read or write a frame, in seconds, measured; it can't be seen from outside."""
+
+CALL_S = 2e-6
+"""The same for parsing one call, or building one reply."""
+
+BYTE_S = 4e-9
+"""The same for each byte of a frame."""
+
+UNARY_S = 300e-6
+"""The same for a whole unary call, or for opening a stream."""
+
+
+class _Decaying:
+    """A sum that fades."""
+
+    __slots__ = ("_as_of_s", "_sum_s")
+
+    def __init__(self) -> None:
+        self._sum_s = self._as_of_s = 0.0
+
+    def at(self, now_s: float) -> float:
+        return self._sum_s * math.exp((self._as_of_s - now_s) / MEMORY_S)
+
+    def add(self, seconds: float, now_s: float) -> None:
+        self._sum_s, self._as_of_s = self.at(now_s) + seconds, now_s
+
+
+class Account:
+    """What one caller has used; made by ``Shares.account``.
+
+    Args:
+        shares: whose account it is.
+    """
+
+    __slots__ = ("_balance_s", "_filled_s", "_queue", "_shares", "used")
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._balance_s = BURST_S
+        self._filled_s = shares.clock.now_s()
+        self._queue = asyncio.Lock()  # fair: who came first goes on first
+        self.used = _Decaying()
+
+    def charge(self, seconds: float) -> None:
+        """Take what something cost, in seconds of the coordinator's time."""
+        shares = self._shares
+        now_s = shares.clock.now_s()
+        self._balance_s = max(self._balance_at(now_s) - seconds, -DEBT_S_MAX)
+        self._filled_s = now_s
+        self.used.add(seconds, now_s)
+        shares.used.add(seconds, now_s)
+
+    def wait_s(self) -> float:
+        """How long the caller's next message has to wait, in seconds; 0 when it need not."""
+        shares = self._shares
+        now_s = shares.clock.now_s()
+        owed_s = -self._balance_at(now_s)
+        return owed_s / shares.share_max if owed_s > 0.0 and self._others_want_time(now_s) else 0.0
+
+    @property
+    def nearly_used_up(self) -> bool:
+        """Whether the caller has had most of its share, while others want some."""
+        now_s = self._shares.clock.now_s()
+        return self._balance_at(now_s) < BURST_S / 2 and self._others_want_time(now_s)
+
+    def _balance_at(self, now_s: float) -> float:
+        return min(self._balance_s + (now_s - self._filled_s) * self._shares.share_max, BURST_S)
+
+    def _others_want_time(self, now_s: float) -> bool:
+        return self._shares.used.at(now_s) - self.used.at(now_s) >= OTHERS_S_MIN
+
+    async def admitted(self) -> None:
+        """Return when the caller's next message may be handled, at once as a rule."""
+        if not self._queue.locked() and self.wait_s() <= 0.0:
+            return
+        async with self._queue:
+            while (wait_s := self.wait_s()) > 0.0:
+                await self._shares.clock.sleep(wait_s)
+
+
+class Shares:
+    """All accounts.
+
+    Args:
+        clock: where time comes from.
+        share_max: the share of each second that one caller may have while others want some, above 0 and at most 1.
+    """
+
+    def __init__(self, clock: Clock, share_max: float) -> None:
+        self.clock = clock
+        self.share_max = share_max
+        self.used = _Decaying()
+        self._accounts: dict[str, Account] = {}
+
+    def account(self, caller: str) -> Account:
+        """The account of a caller, opened when there is none."""
+        account = self._accounts.get(caller)
+        if account is None:
+            if len(self._accounts) >= ACCOUNTS_MAX:
+                self._close_unused()
+            account = self._accounts[caller] = Account(self)
+        return account
+
+    def _close_unused(self) -> None:
+        """Whoever holds one goes on with it; a caller that comes back starts with nothing owed."""
+        now_s = self.clock.now_s()
+        self._accounts = {who: one for who, one in self._accounts.items() if one.used.at(now_s) >= OTHERS_S_MIN}
