@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint format proto proto-check bench chaos simulate lock clean
+.PHONY: help install demo test lint format proto proto-check bench chaos crash-sweep soak simulate lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ bench: $(STAMP) ## Measure the speed figures, each against its baseline
 chaos: $(STAMP) ## Run every fault scenario and write chaos-report/
 	@$(BIN)/handfast chaos run --all --report chaos-report
 
+crash-sweep: $(STAMP) ## Kill the coordinator, or fail its disk, at every write and every force of its log
+	@$(BIN)/python -m chaos.sweep
+
+soak: $(STAMP) ## Half an hour under every fault: nothing may grow (writes soak-report/soak.png)
+	@$(BIN)/python -m chaos.soak
+
 simulate: $(STAMP) ## Run 1,000 schedules of faults on virtual time; the first seed is printed
 	@$(BIN)/python -m tests.simulation --seeds 1000
 
@@ -76,5 +82,5 @@ lock: ## Choose dependency versions afresh and write requirements.txt (and the l
 		--output-file chaos/toxiproxy/go.txt - > /dev/null
 
 clean: ## Remove .venv, caches and reports
-	@rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis chaos-report bench-report
+	@rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis chaos-report soak-report bench-report
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -366,7 +366,7 @@ class Driver(Generic[ConnectionT]):
         found = await self._look(branch)
         now_s = self._clock.monotonic_s()
         if found.stand is Stand.PREPARED:
-            return self.branches.on_prepared(branch, branch.proof or found.proof, now_s)
+            return self.branches.on_prepared(branch, found.proof or branch.proof, now_s)
         if found.stand is Stand.ABORTED:
             fault = HandfastFault("PREPARE_FAILED", gtrid=branch.gtrid, bqual=self.bqual, problem=found.evidence)
             return self.branches.on_prepare_failed(branch, cause_of(fault), now_s)

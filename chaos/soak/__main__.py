@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--seed", type=int, help="repeat the load and the faults of an earlier run")
     parser.add_argument("--report", type=Path, default=Path("soak-report"), help="folder for the picture (soak-report)")
+    parser.add_argument("--keep", action="store_true", help="keep the stack's folder: databases and logs")
     given = parser.parse_args(arguments)
     seed = random.randrange(_SEEDS) if given.seed is None else given.seed
     # What clients and proxies go through is told by the events, and judged at the end.
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tell(f"seed {seed}, {given.minutes:g} minutes")
     try:
         soaked = asyncio.run(
-            soak(seed=seed, minutes=given.minutes, listener=on_event, toxiproxy=find_server(tell=tell))
+            soak(seed=seed, minutes=given.minutes, listener=on_event, toxiproxy=find_server(tell=tell), keep=given.keep)
         )
     except KeyboardInterrupt:
         console.print(Text("Stopped. Everything that was started is ended.", "yellow"))

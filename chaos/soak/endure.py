@@ -65,7 +65,9 @@ class Soaked:
         return not self.violations and all(one.is_flat for one in self.judgements)
 
 
-async def soak(*, seed: int, minutes: float, listener: Listener, toxiproxy: Path | None = None) -> Soaked:
+async def soak(
+    *, seed: int, minutes: float, listener: Listener, toxiproxy: Path | None = None, keep: bool = False
+) -> Soaked:
     """Run one.
 
     Args:
@@ -73,6 +75,7 @@ async def soak(*, seed: int, minutes: float, listener: Listener, toxiproxy: Path
         minutes: how long.
         listener: is told of each event as it happens.
         toxiproxy: the server program; looked for when None.
+        keep: leave the stack's folder, with databases and logs.
 
     Raises:
         StackError: the stack did not start, or a fault could not be healed.
@@ -80,7 +83,7 @@ async def soak(*, seed: int, minutes: float, listener: Listener, toxiproxy: Path
     plan = BankPlan(accounts=everything.ACCOUNTS, balance=1_000_000, coordinator_flags=COORDINATOR_FLAGS)
     scenario = replace(find("everything"), plan=plan, rows=())
     seconds = minutes * 60
-    async with Stack() as stack:
+    async with Stack(keep=keep) as stack:
         lab = Lab(scenario, stack, seed=seed, minutes=minutes, listener=listener, toxiproxy=toxiproxy)
         async with lab:
             sampler = Sampler(lab.bank, lab.events.now_s, INTERVAL_S)

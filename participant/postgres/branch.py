@@ -128,11 +128,12 @@ class PostgresBranch:
         if not xid8:
             await self._commit_read_only()
             return ReadOnly()
-        proof = make_proof(xid8)
-        ended = await self._end(f"PREPARE TRANSACTION '{self._gid}'", "PREPARE TRANSACTION", proof)
+        # Until it is known to be prepared, a crash may give its id to another transaction, whose COMMIT proves nothing.
+        maybe = make_proof(xid8, self._life)
+        ended = await self._end(f"PREPARE TRANSACTION '{self._gid}'", "PREPARE TRANSACTION", maybe)
         if isinstance(ended, Found) and ended.stand is not Stand.PREPARED:
             raise self._not_done(ended.stand)
-        return Prepared(proof)
+        return Prepared(make_proof(xid8))
 
     async def commit(self) -> str:
         """See OpenBranch."""

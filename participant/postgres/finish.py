@@ -10,7 +10,7 @@ One trap: a server that crashes forgets the ids it gave to transactions of which
 them out again. A branch that voted YES is on the disk, so its id is its own forever. A one-phase COMMIT may not be, so
 its proof also carries the server's *life* (since when it counts what its writer does: a crash starts that anew), and
 "committed" proves nothing when the life has changed. "aborted" still does: had the COMMIT been durable, the id would
-not have been given out again.
+not have been given out again. The same goes for a PREPARE whose answer was lost, until the branch is seen prepared.
 
 The order of questions matters. A branch goes from open over prepared to ended and never back, so the list of prepared
 branches is read before the status: "not prepared" and then "in progress" means that a session still works on it.

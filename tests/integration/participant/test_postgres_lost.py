@@ -204,14 +204,15 @@ async def test_what_was_prepared_in_vain_and_can_not_be_taken_back_is_no_vote_bu
     assert (orphan.xid, (await proxied.rollback_prepared(xid, orphan.proof)).fate) == (xid, Fate.ABORTED)
 
 
+@pytest.mark.parametrize("end", [PostgresBranch.prepare, PostgresBranch.commit])
 async def test_an_id_that_a_crash_gave_out_again_proves_no_commit(
-    fragile: tuple[PostgresCluster, PostgresResource],
+    fragile: tuple[PostgresCluster, PostgresResource], end: Callable[[PostgresBranch], Awaitable[object]]
 ) -> None:
     """Without the server's life in the proof, somebody else's COMMIT would pass for ours."""
     cluster, resource = fragile
     branch = await crashed(cluster, resource)
     with pytest.raises(AnswerLost) as lost:
-        await branch.commit()
+        await end(branch)
     cluster.start()
     again = cluster.fetch("SELECT pg_current_xact_id()::text")[0][0]  # commits, with the id that was ours
     assert lost.value.proof.startswith(f"pg:{again}@")

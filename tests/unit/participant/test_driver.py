@@ -51,6 +51,7 @@ async def test_a_lost_prepare_is_an_error_first_and_the_truth_when_asked_again(
     assert unknown.value.code == "ANSWER_LOST"
     voted = await driver.prepare(GTRID, OURS, 5.0, WRITE)
     assert (voted.vote, voted.results) == (Vote.YES, (b"",))
+    assert voted.proof == f"memory:{GTRID}"  # as the resource shows it now, not as it was before the answer was lost
 
 
 async def test_a_lost_prepare_can_be_rolled_back_without_looking(
