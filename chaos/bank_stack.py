@@ -68,6 +68,7 @@ class BankPlan:
         instances: how many processes of each service, all over the one database; 1 for those not named.
         coordinator_flags: settings of the coordinator, as ``{"retry_cap_s": 1}``.
         coordinator_env: variables of the coordinator's environment.
+        service_flags: settings of every service process, as ``{"memory_age_s": 60}``.
         service_env: variables of a service process's environment, by process, as ``{"ledger-1": {…}}``.
         postgres_settings: settings of both servers.
         max_prepared_transactions: slots for prepared transactions in each server.
@@ -79,6 +80,7 @@ class BankPlan:
     instances: Mapping[str, int] = field(default_factory=dict)
     coordinator_flags: Mapping[str, object] = field(default_factory=dict)
     coordinator_env: Mapping[str, str] = field(default_factory=dict)
+    service_flags: Mapping[str, object] = field(default_factory=dict)
     service_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     postgres_settings: Mapping[str, str | int] = field(default_factory=dict)
     max_prepared_transactions: int = 256
@@ -316,8 +318,9 @@ class BankStack:
             "coordinator": self.address("coordinator", source=instance),
             "accounts": self.plan.accounts,
             "balance": self.plan.balance,
+            **self.plan.service_flags,
         }
-        flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         return ManagedProcess(
             instance,
             python_module("examples.bank", service, *flags),

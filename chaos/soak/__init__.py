@@ -10,8 +10,9 @@ threads, the servers' sessions, the log's bytes, prepared transactions. At the e
 Processes die in the first quarter only. A process that is born again every half minute has no time to leak; so from
 there on faults are those that a process survives: partitions, silence, slow links, pauses, databases that crash.
 
-The log keeps an ended transaction for a minute (it is a day by default), and its reports remember five hundred, so that
-what is bounded by time or number comes to its bound within the warm-up, and is flat from there.
+The log keeps an ended transaction for a minute (it is a day by default), a participant remembers an ended branch for as
+long (an hour), and reports remember five hundred transactions (ten thousand): what is bounded by time or number comes
+to its bound within the warm-up, and is flat from there.
 
     samples    what is looked at, and how
     flatness   the rule

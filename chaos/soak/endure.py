@@ -80,7 +80,12 @@ async def soak(
     Raises:
         StackError: the stack did not start, or a fault could not be healed.
     """
-    plan = BankPlan(accounts=everything.ACCOUNTS, balance=1_000_000, coordinator_flags=COORDINATOR_FLAGS)
+    plan = BankPlan(
+        accounts=everything.ACCOUNTS,
+        balance=1_000_000,
+        coordinator_flags=COORDINATOR_FLAGS,
+        service_flags={"memory_age_s": RETENTION_S},
+    )
     scenario = replace(find("everything"), plan=plan, rows=())
     seconds = minutes * 60
     async with Stack(keep=keep) as stack:

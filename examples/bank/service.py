@@ -9,7 +9,7 @@ import grpc.aio
 
 from examples.bank import database
 from examples.bank.booking import Connection
-from participant import Participant, server_options
+from participant import Participant, ParticipantOptions, server_options
 
 Register = Callable[[Participant[Connection], grpc.aio.Server], None]
 """Offers a service's work: its RPCs on the server, its operations to one-shot transactions."""
@@ -29,6 +29,7 @@ class Settings:
         coordinator: host:port of the coordinator.
         accounts: how many accounts an empty database gets, numbered from 1.
         balance: what each of them holds, in cents.
+        memory_age_s: for how long ended branches are remembered, in seconds.
     """
 
     dsn: str
@@ -38,6 +39,7 @@ class Settings:
     coordinator: str = "127.0.0.1:7400"
     accounts: int = 100
     balance: int = 1000
+    memory_age_s: float = ParticipantOptions().memory_age_s
 
 
 async def serve(name: str, register: Register, settings: Settings) -> None:
@@ -56,7 +58,8 @@ async def serve(name: str, register: Register, settings: Settings) -> None:
 
     listening = f"{settings.host}:{settings.port}"
     address = settings.address or listening
-    participant = Participant(name, settings.dsn, coordinator=settings.coordinator, address=address)
+    options = ParticipantOptions(memory_age_s=settings.memory_age_s)
+    participant = Participant(name, settings.dsn, coordinator=settings.coordinator, address=address, options=options)
     server = grpc.aio.server(interceptors=participant.interceptors(), options=server_options())
     register(participant, server)
     participant.add_to_server(server)  # the coordinator's way in: Prepare, Commit, Rollback
