@@ -26,6 +26,7 @@ import socket
 import sys
 from typing import Any
 
+import coordinator.cli.serving
 import coordinator.rpc.server  # noqa: F401 - what takes long to load, before anybody waits for it
 from coordinator.cli import main as command
 from coordinator.log import writer
