@@ -114,6 +114,13 @@ PROGRAM_ENTRIES = (
         "Look at its log output; please report it.",
     ),
     Entry(
+        "LOG_WITHOUT_CHAIN",
+        "command",
+        "FAILED_PRECONDITION",
+        "The decision log {path} was written by an older Handfast, which kept no chain of its records.",
+        "Start the coordinator on it once: that compares each record with its checksum and takes it into a chain.",
+    ),
+    Entry(
         "CONFIRMATION_MISSING",
         "command",
         "FAILED_PRECONDITION",

@@ -47,6 +47,7 @@ COMMANDS = {
         "reports:audit_command",
         "Compare the log with every participant: ATOMIC, PENDING, or DIFFERS with the evidence.",
     ),
+    "log": ("log_commands:log", "Look into a decision log's file, closed or in use."),
     "certs": ("certs:certs", "Make certificates for mutual TLS."),
     "demo": (
         "programs:demo_command",

@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "done, and all is well",
-    Exit.FINDING: "a finding (doctor FAIL, an audit that is not ATOMIC), or the coordinator or the command refused",
+    Exit.FINDING: "a finding (doctor FAIL, an audit that is not ATOMIC, a log that is not as written), or a refusal",
     Exit.USAGE: "the command line or a setting is wrong",
     Exit.UNREACHABLE: "the coordinator can't be reached, or did not answer in time",
 }

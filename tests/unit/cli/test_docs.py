@@ -50,7 +50,7 @@ def section(title: str) -> str:
 def test_the_commands_are_those_that_were_promised() -> None:
     looking = ("status", "doctor", "indoubt", "participants", "operations", "audit", "explain", "version")
     listing = ("transactions list", "transactions show", "transactions watch")
-    doing = ("serve", "resolve", "demo", "chaos", "certs init")
+    doing = ("serve", "resolve", "demo", "chaos", "certs init", "log verify", "log export")
     assert {*COMMANDS} == {f"handfast {name}" for name in (*looking, *listing, *doing)}
 
 

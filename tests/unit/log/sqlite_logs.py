@@ -57,6 +57,13 @@ def sql(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def change(log: Path, *statements: str) -> None:
+    """Lay hands on a closed log; each statement strikes one row."""
+    with sql(log) as connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount == 1, statement
+
+
 async def fault_at_open(log: SqliteLog) -> HandfastFault:
     """Open a log that can't be opened, and return why."""
     with pytest.raises(HandfastFault) as caught:

@@ -7,7 +7,7 @@ import pytest
 from coordinator.log.checking import TAIL_RECORDS
 from handfast.catalog import HandfastFault
 from tests.conformance.decision_logs import commit, decide, end, ended, flush, gtrid, participant, register
-from tests.unit.log.sqlite_logs import fault_at_open, opened, sql, sqlite_log
+from tests.unit.log.sqlite_logs import change, fault_at_open, opened, sqlite_log
 
 
 @pytest.fixture
@@ -20,11 +20,6 @@ async def log(tmp_path: Path) -> Path:
         await end(filled, ended(1))
         await register(filled, participant("ledger", "a", "h:1"))
     return path
-
-
-def change(log: Path, statement: str) -> None:
-    with sql(log) as connection:
-        assert connection.execute(statement).rowcount == 1
 
 
 @pytest.mark.parametrize(
