@@ -57,6 +57,7 @@ proto-check: $(STAMP) ## Fail when the committed stubs are not what the .proto f
 
 bench: $(STAMP) ## Measure the speed figures, each against its baseline
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python tools/generate_figures.py
 
 chaos: $(STAMP) ## Run every fault scenario and write chaos-report/
 	@$(BIN)/handfast chaos run --all --report chaos-report
