@@ -7,6 +7,7 @@ or overwrite before anyone has said no.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -116,6 +117,7 @@ def open_files(
                 unix_ms=unix_ms,
                 expected_coordinator_id=expected_coordinator_id,
             )
+            _make_names_durable(log)
             head = read_head(writer)
             reader = connect_reader(log)
             undo.callback(reader.close)
@@ -209,6 +211,24 @@ def _make_durable(log: Path, writer: sqlite3.Connection) -> None:
     writer.execute("PRAGMA fullfsync = ON")  # on macOS, where fsync alone reaches only the drive's cache
     writer.execute("PRAGMA checkpoint_fullfsync = ON")
     writer.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it between forces, not inside one
+
+
+def _make_names_durable(log: Path) -> None:
+    """Force the folder, in which the log and its write-ahead log may be new names.
+
+    SQLite forces it when it makes a file, and takes no notice when that fails. A power loss could then take the whole
+    write-ahead log away, with every commit in it.
+    """
+    try:
+        folder = os.open(log.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems can't, and need not
+            problem = f"its folder can't be forced to the disk: {error.strerror}"
+            raise HandfastFault("LOG_PATH_UNUSABLE", path=log, problem=problem) from error
 
 
 def _check_small(log: Path, writer: sqlite3.Connection) -> None:

@@ -1,7 +1,9 @@
 """What a SQLite log refuses to open, with the reason; and that it harms nothing by trying."""
 
+import errno
 import os
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -89,6 +91,40 @@ def test_a_read_only_file_is_unusable_and_unlocked_afterwards(unprivileged_folde
     lock = LogLock(log)
     lock.acquire(now_unix_ms=1)
     lock.release()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+async def test_a_log_whose_name_may_be_lost_with_the_power_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """SQLite forces the folder of a new file too, and takes no notice when that fails."""
+    forced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        assert stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        forced.append(descriptor)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    fault = await fault_at_open(sqlite_log(tmp_path / "handfast.db"))
+    assert (fault.code, len(forced)) == ("LOG_PATH_UNUSABLE", 1)
+    assert os.strerror(number) in fault.message
+    monkeypatch.undo()
+    async with opened(sqlite_log(tmp_path / "handfast.db")) as log:
+        await decide(log, commit(1))
+        assert log.lookup(commit(1).gtrid) is not None
+
+
+async def test_a_file_system_that_can_not_force_a_folder_holds_a_log_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with opened(sqlite_log(tmp_path / "handfast.db")) as log:
+        await decide(log, commit(1))
+        assert log.lookup(commit(1).gtrid) is not None
 
 
 async def test_names_with_special_characters_are_fine(tmp_path: Path) -> None:
