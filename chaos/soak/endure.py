@@ -17,7 +17,7 @@ from chaos.lab import Lab
 from chaos.runner import logged, settled_audit
 from chaos.scenarios import everything, find
 from chaos.scenarios.everything import Blow
-from chaos.soak.flatness import WARM_UP, Judgement, judge
+from chaos.soak.flatness import WARM_UP, Judgement, is_judged, judge
 from chaos.soak.samples import Key, Sampler
 from chaos.stack import NotInTime, Stack
 
@@ -99,7 +99,7 @@ async def soak(
             ended_s = lab.events.now_s()
             await lab.blocking(sampler.stop)
             violations = await _violations(lab)
-    judgements = [judge(*key, samples, ended_s) for key, samples in sampler.seen.items()]
+    judgements = [judge(*key, samples, ended_s) for key, samples in sampler.seen.items() if is_judged(*key)]
     return Soaked(seed, ended_s, sampler.seen, judgements, violations, lab.history.calls, lab.events.faults)
 
 

@@ -81,6 +81,15 @@ class Judgement:
         return self.first is not None and self.last is not None and self.last <= self.limit
 
 
+def is_judged(process: str, measure: Measure) -> bool:
+    """Whether growth would be a fault of ours.
+
+    A server's session keeps the files open that it has touched, so that a server's descriptors follow the age of its
+    sessions; its processes are its sessions. What there must not be more of is sessions.
+    """
+    return not process.startswith("postgres-") or measure not in (Measure.DESCRIPTORS, Measure.THREADS)
+
+
 def judge(process: str, measure: Measure, samples: Sequence[tuple[float, float]], seconds: float) -> Judgement:
     """Judge one curve.
 

@@ -22,6 +22,10 @@ from chaos.sweep.tracing import FORCES
 from coordinator.cli.exit_codes import Exit
 from coordinator.rpc.server import EXIT_LOG_BROKEN
 
+SQLITE_FORCE = "fdatasync"
+"""How SQLite forces. When it forces the folder of a file that it has made, it takes no notice of an error; so the
+coordinator forces the folder itself before it uses the log, by ``fsync``, and that one must not fail."""
+
 
 class Ending(enum.Enum):
     """How the coordinator ended."""
@@ -57,8 +61,13 @@ def ending(exit_code: int | None) -> Ending:
     return _BY_EXIT_CODE[exit_code]
 
 
-def allowed(point: Point) -> frozenset[Ending]:
-    """How it may end there."""
+def allowed(point: Point, *, on_folder: bool = False) -> frozenset[Ending]:
+    """How it may end there.
+
+    Args:
+        point: where.
+        on_folder: whether the call was made on the folder of the log.
+    """
     series = point.series
     if series.fault.is_death:
         return frozenset({Ending.KILLED})
@@ -66,6 +75,8 @@ def allowed(point: Point) -> frozenset[Ending]:
         # All was durable before it was told to stop: what fails now is tidying up, and is done at the next start.
         return frozenset({Ending.STOPPED, Ending.FATAL})
     must_end = Ending.REFUSED if series.stage in STARTS else Ending.FATAL
+    if on_folder and series.call == SQLITE_FORCE:
+        return frozenset({must_end, Ending.SURVIVED})
     if series.call in FORCES or series.fault is Fault.EIO:
         return frozenset({must_end})
     return frozenset({must_end, Ending.SURVIVED})

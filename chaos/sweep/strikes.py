@@ -83,12 +83,13 @@ def _look(lane: Lane, attempt: Attempt, point: Point) -> tuple[bool, Ending | No
         end = ending(code)
     except UnknownEnding as unknown:
         return True, None, [f"{unknown}: {lane.coordinator.log_tail(_LOG_LINES)}"]
-    hit = end is Ending.KILLED or struck(attempt.seen) is not None
-    if not hit:
+    call = struck(attempt.seen)
+    if end is not Ending.KILLED and call is None:
         return False, end, []
     problems = []
-    if end not in allowed(point):
-        may = " or ".join(sorted(one.value for one in allowed(point)))
+    may_end = allowed(point, on_folder=call is not None and call.file == str(lane.bank.log.parent))
+    if end not in may_end:
+        may = " or ".join(sorted(one.value for one in may_end))
         problems.append(f"it {end.value}, and may only be {may}: {lane.coordinator.log_tail(_LOG_LINES)}")
     if end is Ending.REFUSED and "Traceback" in lane.coordinator.output():
         problems.append(f"it ended with a traceback: {lane.coordinator.log_tail(_LOG_LINES)}")

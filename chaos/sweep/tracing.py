@@ -35,6 +35,7 @@ _TRY_S_MAX = 10.0
 
 _CALL = re.compile(r"(?P<tid>\d+)\s+(?P<name>[a-z0-9_]+)\((?P<rest>.*)")
 _RESUMED = re.compile(r"(?P<tid>\d+)\s+<\.\.\. (?P<name>[a-z0-9_]+) resumed>(?P<rest>.*)")
+_FILE = re.compile(r"\d+<(?P<file>[^>]*)>")
 _MARK = re.compile(r"\((?P<mark>INJECTED|DELAYED)\)\s*$")
 
 Tell = Callable[[str], None]
@@ -134,7 +135,7 @@ def options(log: Path, output: Path, injection: str) -> list[str]:
     wanted = ",".join(f"?{call}" for call in CALLS)  # a kind of call that this machine does not have is no error
     paths = [part for file in log_files(log) for part in ("-P", str(file))]
     inject = [f"--inject={injection}"] if injection else []
-    return ["-f", "-q", "-o", str(output), "-e", f"trace={wanted}", *paths, *inject]
+    return ["-f", "-y", "-q", "-o", str(output), "-e", f"trace={wanted}", *paths, *inject]
 
 
 # -- its output --------------------------------------------------------------------------------------------------------
@@ -155,6 +156,12 @@ class TracedCall:
     name: str
     text: str
     mark: str = ""
+
+    @property
+    def file(self) -> str:
+        """On which file it was made; empty when it names one instead of an open one."""
+        found = _FILE.match(self.text)
+        return found["file"] if found else ""
 
 
 def parse(output: str) -> list[TracedCall]:

@@ -9,7 +9,7 @@ from chaos.history import Call, Status
 from chaos.scenarios import everything
 from chaos.soak import picture
 from chaos.soak.endure import COORDINATOR_FLAGS, RETENTION_S, Soaked, blows, with_forgotten
-from chaos.soak.flatness import SAMPLES_MIN, TOLERANCES, WARM_UP, Measure, judge
+from chaos.soak.flatness import SAMPLES_MIN, TOLERANCES, WARM_UP, Measure, is_judged, judge
 from chaos.soak.samples import log_bytes
 from coordinator.config import CoordinatorConfig
 
@@ -54,6 +54,12 @@ def test_a_spike_is_no_growth() -> None:
 def test_what_was_hardly_seen_is_not_called_flat() -> None:
     few = [sample for sample in curve(100, 100) if sample[0] >= SECONDS - SAMPLES_MIN + 1]
     assert not judge("coordinator", MEMORY, few, SECONDS).is_flat
+
+
+def test_a_servers_files_follow_the_age_of_its_sessions_and_are_not_judged_but_its_sessions_are() -> None:
+    assert not is_judged("postgres-ledger", Measure.DESCRIPTORS)
+    assert is_judged("postgres-ledger", Measure.SESSIONS)
+    assert is_judged("ledger-1", Measure.DESCRIPTORS)
 
 
 def test_processes_die_in_the_warm_up_only_so_that_a_leak_has_time() -> None:

@@ -19,6 +19,11 @@ def test_each_beginning_of_a_call_counts_once() -> None:
     assert [(call.thread, call.name) for call in parse(WORK)] == [(41, "pwrite64"), (41, "pwrite64"), (41, "fdatasync")]
 
 
+def test_a_call_tells_its_file() -> None:
+    first, second = parse('41 fdatasync(14</x/handfast.db-wal>) = 0\n41 unlink("/x/handfast.db-wal") = 0\n')
+    assert (first.file, second.file) == ("/x/handfast.db-wal", "")
+
+
 def test_a_call_that_another_thread_interrupts_is_one_call() -> None:
     output = '41 pwrite64(14, "x", 1, 0 <unfinished ...>\n42 fdatasync(14) = 0\n41 <... pwrite64 resumed>) = 1\n'
     assert [(call.thread, call.name) for call in parse(output)] == [(41, "pwrite64"), (42, "fdatasync")]

@@ -53,6 +53,12 @@ def test_a_force_that_fails_at_the_start_keeps_it_from_starting(stage: Stage) ->
     assert allowed(Point(Series(stage, "fdatasync", Fault.EIO), 1)) == {Ending.REFUSED}
 
 
+def test_sqlites_own_force_of_the_folder_may_fail_for_the_coordinator_forces_it_too() -> None:
+    sqlites, ours = (Point(Series(Stage.REOPEN, call, Fault.EIO), 1) for call in ("fdatasync", "fsync"))
+    assert allowed(sqlites, on_folder=True) == {Ending.REFUSED, Ending.SURVIVED}
+    assert allowed(ours, on_folder=True) == {Ending.REFUSED}
+
+
 def test_a_write_that_finds_no_space_may_be_refused_and_survived() -> None:
     assert allowed(Point(Series(Stage.WORK, "pwrite64", Fault.ENOSPC), 1)) == {Ending.FATAL, Ending.SURVIVED}
 
