@@ -19,7 +19,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
-from handfast.context import from_metadata, joined_to_metadata, within
+from handfast.context import from_metadata, joined_to_metadata, set_current, within
 from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, careful, serve_frames
 from handfast.identity import identity_of_peer
 from handfast.v1 import participant_pb2 as p
@@ -46,6 +46,7 @@ _Start = Callable[[Any], object]
 _Respond = Callable[[Any, Any], Message]
 """Puts what was found into the response to the request."""
 _OWN_METHODS = "/handfast.v1."
+_HANDLERS_KEPT_MAX = 1_000
 
 log = logging.getLogger(__name__)
 
@@ -254,14 +255,24 @@ class TransactionInterceptor(Interceptor):
     A handler that is not a coroutine function (gRPC runs it in a thread) is left alone: it can't enter a branch.
     """
 
+    def __init__(self) -> None:
+        # A server looks its handlers up anew for each call, and mostly finds the same objects.
+        self._joined: dict[str, tuple[Any, Any]] = {}
+
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_OWN_METHODS):
+        method = handler_call_details.method
+        if handler is None or method.startswith(_OWN_METHODS):
             return handler
-        return _joined(handler, handler_call_details.invocation_metadata)
+        known = self._joined.get(method)
+        if known is None or known[0] is not handler:
+            if len(self._joined) >= _HANDLERS_KEPT_MAX:  # whoever handles all names takes any that are made up
+                self._joined.clear()
+            known = self._joined[method] = (handler, _joined(handler))
+        return known[1]
 
 
-def _joined(handler: Any, metadata: Any) -> Any:
+def _joined(handler: Any) -> Any:
     """The handler, working inside the caller's transaction."""
     kinds = {
         (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
@@ -272,9 +283,9 @@ def _joined(handler: Any, metadata: Any) -> Any:
     name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
     behaviour = getattr(handler, name)
     if inspect.isasyncgenfunction(behaviour):
-        wrapped: Any = _joined_generator(behaviour, metadata)
+        wrapped: Any = _joined_generator(behaviour)
     elif inspect.iscoroutinefunction(behaviour):
-        wrapped = _joined_coroutine(behaviour, metadata)
+        wrapped = _joined_coroutine(behaviour)
     else:
         return handler
     return make(
@@ -284,12 +295,15 @@ def _joined(handler: Any, metadata: Any) -> Any:
     )
 
 
-def _joined_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], metadata: Any) -> Any:
+def _joined_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Any:
     async def joined(request: Any, context: Context) -> Any:
         try:
-            transaction = from_metadata(metadata)
-            with within(transaction):
+            transaction = from_metadata(context.invocation_metadata())
+            before = set_current(transaction)
+            try:
                 response = await behaviour(request, context)
+            finally:
+                set_current(before)
         except HandfastFault as fault:
             await abort(context, fault)
         if transaction is not None and transaction.branches:
@@ -299,10 +313,10 @@ def _joined_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], metadata:
     return joined
 
 
-def _joined_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], metadata: Any) -> Any:
+def _joined_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:
     async def joined(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            with within(from_metadata(metadata)):
+            with within(from_metadata(context.invocation_metadata())):
                 async for response in behaviour(request, context):
                     yield response
         except HandfastFault as fault:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from handfast.catalog import HandfastFault
@@ -117,8 +118,7 @@ class WorkFloor(Generic[ConnectionT]):
 
     # -- the service's own calls -----------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def join(self, gtrid: str, deadline_s: float) -> AsyncIterator[ConnectionT]:
+    def join(self, gtrid: str, deadline_s: float) -> AbstractAsyncContextManager[ConnectionT]:
         """Work in the branch of this transaction; begins it when this is the first work.
 
         Args:
@@ -126,27 +126,52 @@ class WorkFloor(Generic[ConnectionT]):
             deadline_s: its deadline by the monotonic clock; infinite gives it the default time.
 
         Raises:
-            HandfastFault: the branch could not begin or enlist, takes no more work, or was ended meanwhile.
+            HandfastFault: on entering or leaving: the branch could not begin or enlist, takes no more work, or was
+                ended meanwhile.
         """
+        return _Work(self, gtrid, deadline_s)
+
+    async def enter(self, gtrid: str, deadline_s: float) -> tuple[Held[ConnectionT], bool]:
+        """Begin a piece of work. Returns the branch, and whether this is a piece within a piece, which is no other."""
         held = self._held.get(gtrid)
         if held is not None and held.owner is asyncio.current_task() and held.opened is not None:
-            yield held.opened.connection  # a block within a block, or within an operation
-            return
+            return held, True  # a block within a block, or within an operation
         held = self._joined(gtrid, deadline_s)
-        async with held.lock:
-            held.owner = asyncio.current_task()
-            try:
-                opened = await self._open(held)
-                yield opened.connection
-                await self._settle(held, opened)
-                self._tell_joined()
-            except BaseException as problem:
-                fault = await self._on_work_failed(held, problem)
-                if fault is None:
-                    raise
-                raise fault from problem
-            finally:
-                held.owner = None
+        await held.lock.acquire()
+        held.owner = asyncio.current_task()
+        try:
+            await self._open(held)
+        except BaseException as problem:
+            if (fault := await self._fail(held, problem)) is None:
+                raise
+            raise fault from problem
+        return held, False
+
+    async def leave(self, held: Held[ConnectionT], problem: BaseException | None) -> None:
+        """End a piece of work, well or by an exception, which goes on its way unless another is raised instead."""
+        if problem is not None:
+            if (fault := await self._fail(held, problem)) is None:
+                return
+            raise fault from problem
+        try:
+            await self._settle(held)
+        except BaseException as found:
+            if (fault := await self._fail(held, found)) is None:
+                raise
+            raise fault from found
+        self._tell_joined()
+        self._release(held)
+
+    async def _fail(self, held: Held[ConnectionT], problem: BaseException) -> HandfastFault | None:
+        """Roll back what the work did, and let go of the branch. Returns what to raise instead of the problem."""
+        try:
+            return await self._on_work_failed(held, problem)
+        finally:
+            self._release(held)
+
+    def _release(self, held: Held[ConnectionT]) -> None:
+        held.owner = None
+        held.lock.release()
 
     def _tell_joined(self) -> None:
         """Let the answer say that this branch has joined; only once it is enlisted, for it must never count in vain."""
@@ -298,13 +323,13 @@ class WorkFloor(Generic[ConnectionT]):
 
     # -- ending a piece of work ------------------------------------------------------------------------------------
 
-    async def _settle(self, held: Held[ConnectionT], opened: OpenBranch[ConnectionT]) -> None:
+    async def _settle(self, held: Held[ConnectionT]) -> None:
         """The coordinator knows of the branch, and the resource finds it sound: both at the same time."""
         self._check(held)
-        enlisted = [asyncio.shield(held.enlisted)] if held.enlisted is not None else []
-        for found in await asyncio.gather(opened.settle(), *enlisted, return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
+        if held.opened is not None:
+            await held.opened.settle()
+        if held.enlisted is not None:
+            await asyncio.shield(held.enlisted)
         self._check(held)
 
     async def _on_work_failed(self, held: Held[ConnectionT], problem: BaseException) -> HandfastFault | None:
@@ -367,3 +392,28 @@ class WorkFloor(Generic[ConnectionT]):
         self._branches.on_deadline(branch, self._clock.monotonic_s())
         reason = "its deadline passed"
         self._tasks.start(self.drop(branch.gtrid, reason) if active else self.interrupt(branch.gtrid, reason))
+
+
+class _Work(Generic[ConnectionT]):
+    """One piece of work, as a block."""
+
+    __slots__ = ("_deadline_s", "_floor", "_gtrid", "_held")
+
+    def __init__(self, floor: WorkFloor[ConnectionT], gtrid: str, deadline_s: float) -> None:
+        self._floor = floor
+        self._gtrid = gtrid
+        self._deadline_s = deadline_s
+        self._held: Held[ConnectionT] | None = None
+
+    async def __aenter__(self) -> ConnectionT:
+        held, within = await self._floor.enter(self._gtrid, self._deadline_s)
+        if held.opened is None:
+            raise RuntimeError(f"the branch of {self._gtrid} was entered, and is not open")
+        self._held = None if within else held
+        return held.opened.connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held is not None:
+            await self._floor.leave(self._held, problem)

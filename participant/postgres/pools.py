@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import TransactionStatus
 
 from participant.config import ParticipantOptions
 from participant.limits import Limits
@@ -92,7 +91,7 @@ class Pool(Generic[ConnectionT]):
 
     async def give(self, connection: ConnectionT) -> None:
         """Give a connection back; one that is not clean is closed."""
-        if self._closed or connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
+        if self._closed or not connection.is_idle:
             await self.drop(connection)
         elif connection in self._busy:
             self._busy.discard(connection)

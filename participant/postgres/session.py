@@ -41,6 +41,7 @@ _INTERVAL_S = 0.1
 _READ, _READY = int(Wait.R), int(Ready.R)
 _FINE = {int(ExecStatus.COMMAND_OK), int(ExecStatus.TUPLES_OK)}
 _IDLE = int(TransactionStatus.IDLE)
+_IN_TRANSACTION = int(TransactionStatus.INTRANS)
 _CHANGING = (b"UPDATE", b"INSERT", b"DELETE", b"MERGE")
 
 
@@ -70,7 +71,8 @@ class Session(psycopg.AsyncConnection[TupleRow]):
         """Run statements of our own in one round trip.
 
         Args:
-            statements: one or more, separated by semicolons. Nothing in them may come from outside unchecked.
+            statements: one or more, separated by semicolons. Nothing in them may come from outside unchecked. While
+                another statement is under way they are refused, not kept waiting.
             limit_s: how long they may take, in seconds. When it is reached the session is of no use any more.
 
         Raises:
@@ -79,8 +81,8 @@ class Session(psycopg.AsyncConnection[TupleRow]):
         """
         limit = None if limit_s is None or self.limits is None else self.limits.start(limit_s, self._on_overdue)
         try:
-            async with self.lock:
-                results = await self.wait(_simple_query(self, statements))
+            self._send(statements)
+            results = await self.wait(generators.execute(self.pgconn))
         finally:
             if limit is not None and self.limits is not None:
                 self.limits.end(limit)
@@ -130,6 +132,16 @@ class Session(psycopg.AsyncConnection[TupleRow]):
         self._give_up_reading()
         self.pgconn.finish()
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is open in it, and it is not closed."""
+        return self.pgconn.transaction_status == _IDLE
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """A transaction is open, none of whose statements has failed, and none is under way."""
+        return self.pgconn.transaction_status == _IN_TRANSACTION
+
     def shut_down(self) -> None:
         """End the connection both ways, without closing the descriptor on which the event loop may be waiting."""
         try:
@@ -139,6 +151,13 @@ class Session(psycopg.AsyncConnection[TupleRow]):
             log.debug("a connection was down already: %s", problem)
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _send(self, statements: str) -> None:
+        try:
+            self.pgconn.send_query(statements.encode())
+        finally:
+            if self.pgconn.status != ConnStatus.OK:
+                self._stop_reading()
 
     def _readable(self) -> asyncio.Future[None]:
         """What is done when the socket has something to read."""
@@ -231,7 +250,7 @@ class BranchConnection(Session):
 
     def on_statement(self, result: PGresult | None) -> None:
         """Take note of a statement of the branch."""
-        if self.pgconn.transaction_status == _IDLE:
+        if self.is_idle:
             self.left = True
         if not self.changed and result is not None:
             tag = result.command_status or b""
@@ -254,13 +273,6 @@ class BranchConnection(Session):
         raise psycopg.ProgrammingError(
             "rollback() can't be used in a branch: raise an exception to abort it, or use conn.transaction() for a part"
         )
-
-
-def _simple_query(session: Session, statements: str) -> PQGen[list[PGresult]]:
-    """Send a simple query and fetch its results."""
-    session.pgconn.send_query(statements.encode())
-    results: list[PGresult] = yield from generators.execute(session.pgconn)
-    return results
 
 
 def _finished(value: Result) -> PQGen[Result]:

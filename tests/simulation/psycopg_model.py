@@ -135,6 +135,16 @@ class SimulatedConnection:
         """The number of the server's process."""
         return self.session.pid
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is open in it."""
+        return self.info.transaction_status is TransactionStatus.IDLE
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """A transaction is open."""
+        return self.info.transaction_status is TransactionStatus.INTRANS
+
     def begin_branch(self) -> None:
         """Forget what the branch before did."""
         self.changed = self.left = False
