@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos.sweep.points import WORDS, Fault, Stage
-from chaos.sweep.series import SeriesResult, Swept, Wish
+from chaos.sweep.series import TRIES, SeriesResult, Swept, Wish
 from chaos.sweep.tracing import CALLS
 
 
@@ -45,7 +45,12 @@ def show(console: Console, swept: Swept, wish: Wish, seconds: float) -> bool:
     endings = Counter(one.ending.value for result in swept.results for one in result.strikes if one.hit and one.ending)
     points = sum(result.hits for result in swept.results)
     told = ", ".join(f"{name} {number}" for name, number in endings.most_common())
-    console.print(f"{points} crash points struck ({told})")
+    missed = sum(
+        not one.hit and one.point.number <= result.counted for result in swept.results for one in result.strikes
+    )
+    console.print(
+        f"{points} crash points struck ({told}); {missed} were counted and came up no more in {TRIES} runs each"
+    )
     console.print(f"{swept.restarts} starts of the coordinator, in {seconds / 60:.1f} minutes")
     console.print(
         f"{swept.asked} transactions asked for, {swept.acknowledged} acknowledged as committed; "

@@ -1,7 +1,8 @@
 """All points of the sweep: counted, then struck, several lanes side by side.
 
-A series goes on until a run was not struck: then the stage has no further call of that kind, and every number below was
-struck. Counting says how long that will take, and nothing else rests on it.
+Counting says how many calls there are about: pages split, and records travel together or alone. So a number that was
+counted is tried again when a run does not come to it; and a series of kills goes on past the count, until a run was not
+struck: that stage has no further call of that kind.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from chaos.sweep.points import Choice, Fault, Point, Series, Stage, all_series, 
 from chaos.sweep.strikes import Strike, count, strike
 
 Tell = Callable[[str], None]
+
+TRIES = 3
+"""How often a call is waited for that was there when calls were counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +154,20 @@ async def _swept(lane: Lane, series: Series, counted: int, wish: Wish) -> Series
     """Strike one number after the other, until one is not there any more, or a run broke off."""
     strikes: list[Strike] = []
     for number in numbers(counted, series, wish.choice, quick=wish.quick):
-        strikes.append(await strike(lane, Point(series, number)))
-        if not strikes[-1].hit:
-            return SeriesResult(series, counted, strikes, complete=True)
+        point = Point(series, number)
+        strikes.append(await _struck_at_last(lane, point, TRIES if number <= counted else 1))
         if strikes[-1].ending is None:
             break
+        if number > counted and not strikes[-1].hit:
+            return SeriesResult(series, counted, strikes, complete=True)
     return SeriesResult(series, counted, strikes, complete=False)
+
+
+async def _struck_at_last(lane: Lane, point: Point, tries: int) -> Strike:
+    """Strike a call that was counted. A stage does not make quite as many calls each time, so it may take another."""
+    made = await strike(lane, point)
+    for _ in range(tries - 1):
+        if made.hit or made.problems:
+            break
+        made = await strike(lane, point)
+    return made
