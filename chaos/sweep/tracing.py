@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -97,7 +98,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
 
 def _tried(program: tuple[str, ...]) -> tuple[str, ...]:
     """The same, once it has traced something."""
-    command = [*program, "-f", "-o", os.devnull, "-e", "trace=none", "true"]
+    command = [*program, "-f", "-o", os.devnull, "-e", "trace=none", sys.executable, "-I", "-S", "-c", ""]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TRY_S_MAX, check=False)
     if done.returncode != 0:
         raise MissingSoftware(
