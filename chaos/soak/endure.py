@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from chaos.stack import NotInTime, Stack
 
 RETENTION_S = 60.0
 INTERVAL_S = 2.0
+DEATH_S_MAX = 10.0
+"""How long before the end of the warm-up the last process may die: it must be back by then."""
+
 _SETTLE_PAUSE_S = 2.0
 
 COORDINATOR_FLAGS: Mapping[str, object] = {
@@ -94,7 +97,7 @@ async def soak(
             sampler = Sampler(lab.bank, lab.events.now_s, INTERVAL_S)
             sampler.start()
             asking = lab.background(_ask_again(lab))
-            await everything.endure(lab, blows(seed, seconds), seconds)
+            await everything.endure(lab, blows(seed, seconds, lab.events.now_s), seconds)
             asking.cancel()
             ended_s = lab.events.now_s()
             await lab.blocking(sampler.stop)
@@ -103,18 +106,17 @@ async def soak(
     return Soaked(seed, ended_s, sampler.seen, judgements, violations, lab.history.calls, lab.events.faults)
 
 
-def blows(seed: int, seconds: float) -> Iterator[Blow]:
+def blows(seed: int, seconds: float, now_s: Callable[[], float]) -> Iterator[Blow]:
     """The schedule of `everything`, in which processes die in the warm-up only.
 
     Args:
         seed: of the schedule.
         seconds: how long it shall last.
+        now_s: the run's clock; asked as each blow begins, for healing takes time that no schedule knows.
     """
-    at_s = 0.0
     for blow in everything.schedule(seed, seconds):
         survived = tuple(fault for fault in blow.faults if not isinstance(fault, Kill | Restart))
-        yield blow if at_s < seconds * WARM_UP else replace(blow, faults=survived)
-        at_s += blow.seconds + blow.calm_s
+        yield blow if now_s() < seconds * WARM_UP - DEATH_S_MAX else replace(blow, faults=survived)
 
 
 async def _ask_again(lab: Lab) -> None:
