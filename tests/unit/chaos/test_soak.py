@@ -64,10 +64,10 @@ def test_a_servers_files_follow_the_age_of_its_sessions_and_are_not_judged_but_i
 
 def drawn(slowness: float) -> list[tuple[float, Fault]]:
     """Every fault of a soak, and when it began, where each blow takes so many times as long as it was planned to."""
-    now_s, faults = 0.0, []
-    for blow in blows(7, SECONDS, lambda: now_s):
-        faults += [(now_s, fault) for fault in blow.faults]
-        now_s += slowness * (blow.seconds + blow.calm_s)
+    clock, faults = [0.0], []
+    for blow in blows(7, SECONDS, lambda: clock[0]):
+        faults += [(clock[0], fault) for fault in blow.faults]
+        clock[0] += slowness * (blow.seconds + blow.calm_s)
     return faults
 
 
