@@ -94,6 +94,10 @@ class MemoryRig(Rig):
     def hold(self) -> None:
         self._log.hold()
 
+    def crash(self, forced: int) -> None:
+        """Lose the process when so many of the waiting submissions had become durable."""
+        self._log.crash(forced)
+
     def holds_a_force(self) -> bool:
         return True  # it has no thread: all that gathers goes at once
 
@@ -104,7 +108,7 @@ class MemoryRig(Rig):
 class SqliteRig(Rig):
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._path = folder / "handfast.db"
+        self.path = folder / "handfast.db"
         self._may_force = threading.Event()
         self._may_force.set()
         self._waits = threading.Event()
@@ -112,7 +116,7 @@ class SqliteRig(Rig):
 
     def use_lazy_flush_s(self, lazy_flush_s: float) -> None:
         self.store = SqliteLog(
-            self._path,
+            self.path,
             make_coordinator_id=self.make_coordinator_id,
             on_broken=self.broken.append,
             unix_ms=lambda: self.now_unix_ms,
