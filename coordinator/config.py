@@ -50,6 +50,12 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 UINT32_MAX_S = (2**32 - 1) / 1000
 """Timeouts travel as milliseconds in 32 bits."""
 
+SHOWN_LENGTH_MAX = 200
+"""A longer value is not repeated in the error about it."""
+
+RETENTION_H_MAX = 100 * 365 * 24
+"""A hundred years, so that the times computed from it stay times."""
+
 HOST_NAME = "address"
 """As ``participant_name``: a participant's certificate must hold the host in its address, and proves no resource."""
 
@@ -216,7 +222,7 @@ class CoordinatorConfig(BaseModel):
         ByteSize(4 * 2**20), description="Largest payload of one operation, bytes, or with a unit: 4MiB"
     )
     retention_h: float = Field(
-        24, gt=0, allow_inf_nan=False, description="How long the log keeps an ended commit, hours"
+        24, gt=0, le=RETENTION_H_MAX, description="How long the log keeps an ended commit, hours"
     )
     sweep_interval_s: Seconds = Field(30, description="Time between two sweeps for orphaned branches, seconds")
     retry_base_s: Seconds = Field(0.05, description="Delay before the first retry; it doubles from there, seconds")
@@ -238,6 +244,17 @@ class CoordinatorConfig(BaseModel):
             super().__init__(**_gathered(flags, type(self).model_fields))
         except ValidationError as invalid:
             raise _fault(invalid) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_plain(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what would be taken for something else: true for 1, and a text that the system would cut at a NUL."""
+        for setting, value in given.items():
+            if isinstance(value, bool) and setting != "insecure":
+                raise _invalid(setting, f"it is {str(value).lower()}, which is neither a number nor a text")
+            if isinstance(value, str | Path) and "\0" in str(value):
+                raise _invalid(setting, "there is a NUL in it")
+        return given
 
     @property
     def tls(self) -> bool:
@@ -318,9 +335,18 @@ def _fault(invalid: ValidationError) -> HandfastFault:
     problem = error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         problem = f"it must be {COORDINATOR_ID_LENGTH} lower-case letters and digits"
-    given = error.get("input")
-    shown = "" if isinstance(given, Mapping | list) or repr(given) in problem else f" (given: {given!r})"
-    return _invalid(setting, problem[:1].lower() + problem[1:] + shown)
+    shown = _shown(error.get("input"))
+    given = f" (given: {shown})" if shown and shown not in problem else ""
+    return _invalid(setting, problem[:1].lower() + problem[1:] + given)
+
+
+def _shown(given: object) -> str:
+    """What was given, where that is short; empty otherwise."""
+    try:
+        shown = "" if isinstance(given, Mapping | list) else repr(given)
+    except ValueError:
+        return ""  # a number of thousands of digits
+    return shown if len(shown) <= SHOWN_LENGTH_MAX else ""
 
 
 def _check_readable(setting: str, path: Path | None) -> None:
@@ -330,6 +356,8 @@ def _check_readable(setting: str, path: Path | None) -> None:
         path.open("rb").close()
     except OSError as error:
         raise _invalid(setting, f"{path} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise _invalid(setting, str(error)) from None  # a NUL in it
 
 
 def _gathered(flags: Mapping[str, Any], settings: Collection[str]) -> dict[str, Any]:
@@ -354,7 +382,8 @@ def _of_file(named: Path | None) -> dict[str, Any]:
         _check_readable("config", named)
     try:
         given = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
+        # ValueError: no TOML, no UTF-8, or a number of thousands of digits.
         raise _invalid("config", f"{path} is not a TOML file: {error}") from None
     if "config" in given:
         raise _invalid("config", f"{path} can't name another file")

@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 
 from handfast.catalog import HandfastFault
 
+MS_MAX = 2**31 - 1
+"""What Postgres takes for a time in milliseconds: some 24 days."""
+
 
 @dataclass(frozen=True, slots=True)
 class ParticipantOptions:
@@ -73,8 +76,14 @@ class ParticipantOptions:
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+                raise HandfastFault("SETTING_INVALID", setting=field.name, problem="it is not a number")
+            most = MS_MAX / 1000 if field.name.endswith("_s") else MS_MAX
+            if value > most:
+                raise HandfastFault("SETTING_INVALID", setting=field.name, problem=f"it is more than {most:g}")
             if value < 0 or (value == 0 and field.name not in may_be_zero):
-                raise HandfastFault("SETTING_INVALID", setting=field.name, problem=f"{value} is too small")
+                shown = value if value > -MS_MAX else "it"
+                raise HandfastFault("SETTING_INVALID", setting=field.name, problem=f"{shown} is too small")
         if self.retry_first_s > self.retry_max_s:
             problem = f"{self.retry_first_s} is more than retry_max_s, {self.retry_max_s}"
             raise HandfastFault("SETTING_INVALID", setting="retry_first_s", problem=problem)

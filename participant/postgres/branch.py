@@ -36,7 +36,7 @@ from psycopg.pq import TransactionStatus
 
 from handfast.catalog import HandfastFault
 from handfast.xid import Xid
-from participant.config import ParticipantOptions
+from participant.config import MS_MAX, ParticipantOptions
 from participant.postgres.errors import prepare_fault, text_of
 from participant.postgres.finish import LIFE, Finisher, make_proof
 from participant.postgres.pools import Pool
@@ -67,7 +67,7 @@ async def begin(connection: BranchConnection, gid: str, time_left_s: float, opti
         TimeoutError: it did not begin before the deadline.
     """
     lock_ms = max(1, round(1000 * min(options.lock_timeout_s, time_left_s)))
-    idle_ms = max(1, round(1000 * (time_left_s + options.idle_margin_s)))
+    idle_ms = min(max(1, round(1000 * (time_left_s + options.idle_margin_s))), MS_MAX)
     connection.begin_branch()
     await connection.command(
         f"BEGIN; SET LOCAL lock_timeout = {lock_ms:d}; SET LOCAL idle_in_transaction_session_timeout = {idle_ms:d}; "
