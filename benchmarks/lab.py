@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ READY_S_MAX = 60.0
 PREPARED_MAX = 6000
 WORK_CONNECTIONS = 48
 FINISH_CONNECTIONS = 16
+
+_COUNT_PREPARED = "SELECT count(*) FROM pg_prepared_xact()"  # without the names of databases and roles
 
 _numbers = itertools.count(1)
 
@@ -64,6 +67,9 @@ class Coordinator:
             python_module("coordinator", "serve", *settings),
             log=stack.folder(name) / "coordinator.log",
             cwd=ROOT,
+            # What is installed has its bytecode. Where this is set to 1, as in some containers, each start would make
+            # it anew.
+            env={"PYTHONDONTWRITEBYTECODE": ""},
             ready="handfast is ready",
             ready_timeout_s=READY_S_MAX,
         )
@@ -118,10 +124,13 @@ class Postgres:
         """The servers' version."""
         return str(next(iter(self.clusters.values())).fetch("SHOW server_version")[0][0])
 
-    def prepared(self) -> int:
-        """How many transactions are prepared in both."""
-        count = "SELECT count(*) FROM pg_prepared_xacts"
-        return sum(int(one.fetch(count)[0][0]) for one in self.clusters.values())
+    @contextmanager
+    def counting_prepared(self) -> Iterator[Callable[[], int]]:
+        """Give a function that counts what is prepared in both, on connections that stay open: to make some each time
+        would take from the time that is measured."""
+        with ExitStack() as opened:
+            connections = [opened.enter_context(one.connect()) for one in self.clusters.values()]
+            yield lambda: sum(one.execute(_COUNT_PREPARED).fetchall()[0][0] for one in connections)
 
 
 class Services:

@@ -59,6 +59,9 @@ def print_table(figures: Sequence[Figure], machine: Mapping[str, object]) -> Non
         numbers = (shown(value) for value in (measured.median, measured.min, measured.max))
         table.add_row(figure.key, *numbers, reach_words(figure), verdict_words(figure))
     console.print(table)
+    for figure in figures:
+        if figure.note:
+            console.print(f"[dim]{figure.key}: {figure.note}[/]")
 
 
 def shown(value: float) -> str:
