@@ -223,9 +223,9 @@ class Lane:
         self.coordinator.kill()
 
     async def watch_ends(self, attempt: Attempt) -> None:
-        """Wait until every end record is written, or the fault has struck."""
+        """Wait until every end record is written; in that time a coordinator that was struck has also left."""
         until_s = time.monotonic() + ENDS_WRITTEN_S
-        await self.watch(attempt, lambda: time.monotonic() >= until_s or attempt.is_marked)
+        await self.watch(attempt, lambda: time.monotonic() >= until_s)
 
     @asynccontextmanager
     async def services_paused(self) -> AsyncIterator[None]:
