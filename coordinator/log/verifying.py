@@ -133,7 +133,7 @@ Look = Callable[[sqlite3.Connection, Verification], Iterator[Finding]]
 def _until_unreadable(look: Look, connection: sqlite3.Connection, found: Verification) -> Iterator[Finding]:
     try:
         yield from look(connection, found)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         read = found.records.total()
         yield Finding(Wrong.FILE, "", None, "", f"SQLite can't read on after {read} records: {error}")
 
