@@ -169,5 +169,5 @@ def _forget(connection: sqlite3.Connection, chain: Chain, gtrid: str) -> LogRefu
     if known.end is None:
         return LogRefused(f"{gtrid} has not ended: some branch may still need its decision")
     connection.execute(_UPDATE_TOMBSTONE, chain.seal_one(END, tombstone_row(gtrid, known.end.ended_unix_ms)))
-    close_gaps(connection, chain, [end_of(rows[0])])
+    close_gaps(connection, chain, end_of(rows[0]))
     return None

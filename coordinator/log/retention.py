@@ -16,14 +16,18 @@ All of this happens inside the transaction that drops, so that no crash comes be
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
-from coordinator.log.chain import CHECKPOINT, DECISION, END, PARTICIPANT, Chain, sealed
+from coordinator.log.chain import CHECKPOINT, DECISION, END, PARTICIPANT, Chain, is_hash, sealed
 from coordinator.log.rows import STORED_COLUMNS, StoredRow, decision_content, end_content, listed_content
+
+logger = logging.getLogger(__name__)
 
 DELETE_ENDED = f"""
     DELETE FROM decision WHERE seq IN
@@ -32,7 +36,7 @@ DELETE_ENDED = f"""
 """
 _DELETE_REPLACED = """
     DELETE FROM participant WHERE resource = ? AND (instance = ? OR address = ?)
-    RETURNING seq, prev, resource, instance, address, kind, operations, registered_unix_ms
+    RETURNING seq, prev, crc, resource, instance, address, kind, operations, registered_unix_ms
 """
 _SELECT_GAPS = "SELECT first_seq, last_seq, before_hash, hash FROM dropped ORDER BY first_seq"
 _INSERT_GAP = "INSERT INTO dropped (first_seq, last_seq, before_hash, hash) VALUES (?, ?, ?, ?)"
@@ -57,24 +61,24 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """A record that leaves the chain: what its hash is made of."""
+    """A record that leaves the chain.
 
-    kind: bytes
+    Args:
+        seq: its position.
+        prev: the hash before it.
+        hash: its own, which the record after it keeps.
+    """
+
     seq: int
     prev: bytes
-    content: bytes
-
-    def hash(self) -> bytes:
-        """The hash that the record after it keeps."""
-        return sealed(self.kind, self.seq, self.prev, self.content)[1]
+    hash: bytes
 
 
 def drop_ended(connection: sqlite3.Connection, chain: Chain, horizon_unix_ms: int, limit: int) -> int:
     """Drop some of the transactions that ended before the horizon; return how many."""
     rows: list[StoredRow] = connection.execute(DELETE_ENDED, (horizon_unix_ms, limit)).fetchall()
     if rows:
-        leaving = [one for row in rows for one in (_decision_of(row), end_of(row))]
-        close_gaps(connection, chain, leaving)
+        close_gaps(connection, chain, [one for row in rows for one in (*_decision_of(row), *end_of(row))])
     return len(rows)
 
 
@@ -82,8 +86,7 @@ def drop_replaced(connection: sqlite3.Connection, chain: Chain, resource: str, i
     """Drop the participants whose place a new one takes."""
     rows = connection.execute(_DELETE_REPLACED, (resource, instance, address)).fetchall()
     if rows:
-        leaving = [Leaving(PARTICIPANT, seq, prev, listed_content(tuple(values))) for seq, prev, *values in rows]
-        close_gaps(connection, chain, leaving)
+        close_gaps(connection, chain, [one for row in rows for one in _participant_of(row)])
 
 
 def close_gaps(connection: sqlite3.Connection, chain: Chain, leaving: Iterable[Leaving]) -> None:
@@ -123,28 +126,41 @@ def gaps_digest(gaps: Sequence[Gap]) -> bytes:
     return digest.digest()
 
 
-def end_of(row: StoredRow) -> Leaving:
+def end_of(row: StoredRow) -> list[Leaving]:
     """The end in a row, as it leaves."""
-    content = end_content(row[3], row[12], row[13], row[14])
-    return Leaving(END, row[9] or 0, row[10] or b"", content)
+    return _leaving(END, f"the end of {row[3]}", row[9:12], end_content(row[3], row[12], row[13], row[14]))
 
 
-def _decision_of(row: StoredRow) -> Leaving:
-    return Leaving(DECISION, row[0], row[1], decision_content(*row[3:9]))
+def _decision_of(row: StoredRow) -> list[Leaving]:
+    return _leaving(DECISION, f"the decision of {row[3]}", row[:3], decision_content(*row[3:9]))
+
+
+def _participant_of(row: tuple[Any, ...]) -> list[Leaving]:
+    return _leaving(PARTICIPANT, f"the participant of {row[3]}.{row[4]}", row[:3], listed_content(row[3:]))
 
 
 def _take_checkpoint(connection: sqlite3.Connection) -> list[Leaving]:
     """Remove the checkpoint that is about to be replaced."""
-    rows = connection.execute("DELETE FROM checkpoint RETURNING seq, prev, horizon_unix_ms, digest").fetchall()
-    return [Leaving(CHECKPOINT, seq, prev, checkpoint_content(horizon, digest)) for seq, prev, horizon, digest in rows]
+    rows = connection.execute("DELETE FROM checkpoint RETURNING seq, prev, crc, horizon_unix_ms, digest").fetchall()
+    return [one for row in rows for one in _leaving(CHECKPOINT, "a checkpoint", row[:3], checkpoint_content(*row[3:]))]
+
+
+def _leaving(kind: bytes, name: str, stored: tuple[Any, ...], content: bytes) -> list[Leaving]:
+    """What leaves; nothing when its place can't be read, so that a gap tells of it. Damage must not go unsaid."""
+    seq, prev, crc = stored
+    placed = isinstance(seq, int) and is_hash(prev)
+    right_crc, own_hash = sealed(kind, seq, prev, content) if placed else (None, b"")
+    if right_crc != crc:
+        logger.warning("%s at position %s, which retention drops from the log, fails its checksum", name, seq)
+    return [Leaving(seq, prev, own_hash)] if placed else []
 
 
 def _runs(leaving: Sequence[Leaving]) -> Iterable[Gap]:
-    """Make one gap of each run of neighbours; only the last of a run need be hashed."""
+    """Make one gap of each run of neighbours."""
     first = 0
     for index, one in enumerate(leaving):
         if index + 1 == len(leaving) or leaving[index + 1].seq != one.seq + 1:
-            yield Gap(leaving[first].seq, one.seq, leaving[first].prev, one.hash())
+            yield Gap(leaving[first].seq, one.seq, leaving[first].prev, one.hash)
             first = index + 1
 
 
