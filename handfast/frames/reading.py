@@ -33,6 +33,9 @@ LOOKED_THROUGH_BYTES = 64 * 1024
 MESSAGES_MAX = 4_096
 """How many calls a large frame holds at most, and how many parts a large call. Our own senders write 256 to a frame."""
 
+FRAME_DEPTH = 2
+"""A frame's calls, and their requests. What these hold is looked at no further: nothing there repeats messages."""
+
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}  # wire type → bytes
 
@@ -57,9 +60,10 @@ class Unreadable:
 def reader(kind: type[Message]) -> Callable[[bytes], Message | Unreadable]:
     """A function that reads messages of this kind, and never raises."""
     parse, name = kind.FromString, kind.DESCRIPTOR.name
+    depth = FRAME_DEPTH if "calls" in kind.DESCRIPTOR.fields_by_name else 0
 
     def read(data: bytes) -> Message | Unreadable:
-        if len(data) > LOOKED_THROUGH_BYTES and is_too_dense(data):
+        if len(data) > LOOKED_THROUGH_BYTES and is_too_dense(data, depth):
             return Unreadable(name, f"it holds more than {MESSAGES_MAX} messages")
         try:
             return parse(data)
@@ -85,13 +89,16 @@ def reader_or_none(kind: type[Message]) -> Callable[[bytes], Any]:
 # -- the look before parsing ---------------------------------------------------------------------------------------
 
 
-def is_too_dense(data: bytes) -> bool:
-    """Whether a frame holds more calls, or a large call in it more parts, than ``MESSAGES_MAX``.
+def is_too_dense(data: bytes, depth: int) -> bool:
+    """Whether a message holds more fields, or one of its large fields more of its own, than ``MESSAGES_MAX``.
 
-    Looks at no more than three levels, for no message of ours repeats anything further down: the frame, its calls,
-    their requests. What is not well-formed is no concern of this; the parser says so.
+    What is not well-formed is no concern of this; the parser says so.
+
+    Args:
+        data: the message.
+        depth: how far down large fields are messages, and not texts or bytes, which may look like anything.
     """
-    return _count(memoryview(data), depth=2) > MESSAGES_MAX
+    return _count(memoryview(data), depth) > MESSAGES_MAX
 
 
 def _count(data: memoryview, depth: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handfast.frames.reading import MESSAGES_MAX, is_too_dense
+from handfast.frames.reading import FRAME_DEPTH, MESSAGES_MAX, is_too_dense
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
@@ -74,4 +74,4 @@ async def test_a_name_of_megabytes_is_refused_in_a_few_words(name: str) -> None:
 @given(frame=FRAMES[0])
 def test_no_honest_frame_is_taken_for_a_dense_one(frame: c.CoordinatorConnectRequest) -> None:
     assert len(frame.calls) <= MESSAGES_MAX
-    assert not is_too_dense(frame.SerializeToString())
+    assert not is_too_dense(frame.SerializeToString(), FRAME_DEPTH)

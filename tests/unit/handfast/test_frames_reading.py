@@ -9,11 +9,12 @@ import pytest
 
 from handfast.catalog import HandfastFault
 from handfast.frames import COORDINATOR, PARTICIPANT, CallFailed, CallStream, channel_options, failure_of_rpc
-from handfast.frames.reading import MESSAGES_MAX, Unreadable, is_too_dense, reader
+from handfast.frames.reading import FRAME_DEPTH, MESSAGES_MAX, Unreadable, is_too_dense, reader
 from handfast.masking import MASK, masked
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
+from handfast.v1 import types_pb2 as t
 from participant.server import servicer_of
 from tests.integration.coordinator.edge import serving
 
@@ -109,7 +110,7 @@ async def test_an_id_whose_call_has_no_answer_yet_can_not_be_used_again() -> Non
     ids=["calls", "operations", "names of operations", "unknown fields", "unknown groups"],
 )
 def test_a_frame_of_countless_tiny_messages_is_refused_before_it_is_parsed(dense: bytes) -> None:
-    assert is_too_dense(dense)
+    assert is_too_dense(dense, FRAME_DEPTH)
     unread = reader(c.CoordinatorConnectRequest)(dense)
     assert isinstance(unread, Unreadable)
     assert str(MESSAGES_MAX) in unread.problem
@@ -128,6 +129,21 @@ def test_a_frame_as_large_as_our_senders_make_them_is_read() -> None:
     large = c.CoordinatorConnectRequest()
     large.calls.add(id=1).execute.operations.add(resource="accounts", name="work", payload=b"\x0a\x00" * 2 * MIB)
     assert reader(c.CoordinatorConnectRequest)(large.SerializeToString()) == large
+
+
+@pytest.mark.parametrize("text", ["'", "x", "\n\0", "\n"], ids=["quotes", "varints", "empty fields", "fields"])
+def test_a_large_text_or_payload_is_not_taken_for_messages(text: str) -> None:
+    payload = (text * MIB)[:MIB]
+    operation = t.Operation(resource="accounts", name="work", payload=payload.encode())
+    for message in (
+        c.ExecuteRequest(operations=[operation]),
+        c.RollbackRequest(gtrid=payload, reason=payload),
+        c.CoordinatorConnectRequest(calls=[c.CoordinatorCall(id=1, inquire=c.InquireRequest(gtrid=payload))]),
+        c.CoordinatorConnectRequest(
+            calls=[c.CoordinatorCall(id=1, execute=c.ExecuteRequest(operations=[operation, operation]))]
+        ),
+    ):
+        assert reader(type(message))(message.SerializeToString()) == message
 
 
 class Mute:
