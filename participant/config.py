@@ -49,7 +49,7 @@ class ParticipantOptions:
     """
 
     connections_max: int = 20
-    finish_connections_max: int = 4
+    finish_connections_max: int = 8
     connection_wait_s: float = 10.0
     connect_timeout_s: float = 5.0
     finish_wait_s: float = 15.0

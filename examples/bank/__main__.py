@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
+import uvloop
 from cyclopts import App, Parameter
 
 from examples.bank import accounts, ledger
@@ -14,16 +16,22 @@ Flags = Annotated[Settings, Parameter(name="*")]
 app = App(name="python -m examples.bank", help="Run one of the bank's services until it is told to stop.")
 
 
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a service on uvloop: any loop will do, and on this one each message costs less."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
 @app.command(name="accounts")
 def run_accounts(*, settings: Flags) -> None:
     """Run the accounts service: customers' money."""
-    asyncio.run(serve("accounts", accounts.register, settings))
+    run(serve("accounts", accounts.register, settings))
 
 
 @app.command(name="ledger")
 def run_ledger(*, settings: Flags) -> None:
     """Run the ledger service: merchants' money."""
-    asyncio.run(serve("ledger", ledger.register, settings))
+    run(serve("ledger", ledger.register, settings))
 
 
 if __name__ == "__main__":

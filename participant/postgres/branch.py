@@ -161,7 +161,7 @@ class PostgresBranch:
     async def _roll_back(self) -> None:
         try:
             async with asyncio.timeout(_ROLLBACK_S):
-                if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+                if not self._connection.is_idle:
                     await self._connection.execute("ROLLBACK")
         except (psycopg.Error, TimeoutError) as problem:
             # Closing it rolls back as well; whatever was wrong with it, it is not handed on.
@@ -200,9 +200,8 @@ class PostgresBranch:
 
     def _check_sound(self) -> None:
         """Raise when what this side of the connection knows is enough to say that the branch can't be prepared."""
-        status = self._connection.info.transaction_status
-        if status is not TransactionStatus.INTRANS:
-            raise self._unsound(status)
+        if not self._connection.is_in_transaction:
+            raise self._unsound(self._connection.info.transaction_status)
         if self._connection.left:
             raise self._unsound(TransactionStatus.IDLE)
 
