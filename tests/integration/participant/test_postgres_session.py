@@ -8,6 +8,8 @@ import pytest
 import uvloop
 from psycopg.pq import TransactionStatus
 
+from participant.clock import SystemClock
+from participant.limits import Limits
 from participant.postgres.session import Session
 from tests.integration.participant.accounts_database import Database
 from tests.waiting import eventually
@@ -50,6 +52,13 @@ async def test_a_statement_that_is_interrupted_ends_at_the_server_and_the_sessio
     assert status(session) is TransactionStatus.IDLE
     assert (await session.command("SELECT 1")).row == ("1",)
     assert database.fetch("SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND state = 'active'") == []
+
+
+async def test_a_command_that_takes_too_long_fails_at_its_limit(session: Session) -> None:
+    session.limits = Limits(SystemClock())
+    assert (await session.command("SELECT 1", 60.0)).row == ("1",)
+    with pytest.raises(TimeoutError):
+        await session.command("SELECT pg_sleep(60)", 0.05)
 
 
 @pytest.mark.parametrize("how", ["close", "finish"])

@@ -1,0 +1,85 @@
+"""The pool: room is given in the order in which it was asked for, and none of it is ever lost."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from participant.postgres.pools import Pool, PoolFull
+
+
+class Connection:
+    """As much of one as the pool looks at."""
+
+    is_idle = True
+    closed = broken = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def make_pool(connections_max: int) -> Pool[Any]:
+    async def connect() -> Connection:
+        return Connection()
+
+    return Pool[Any](connect, connections_max)
+
+
+async def nothing(connection: Connection) -> None:
+    pass
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_room_goes_to_whoever_has_waited_longest() -> None:
+    pool, order = make_pool(1), []
+    held, _ = await pool.take(1.0, nothing)
+
+    async def use(name: str) -> None:
+        connection, _ = await pool.take(60.0, nothing)
+        order.append(name)
+        await pool.give(connection)
+
+    waiting = [asyncio.create_task(use(name)) for name in ("first", "second")]
+    await turns()
+    await pool.give(held)
+    await use("came later")  # there is nothing free in this moment: it was given away already
+    await asyncio.gather(*waiting)
+    assert order == ["first", "second", "came later"]
+
+
+async def test_who_waits_too_long_is_told_so_and_takes_no_room() -> None:
+    pool = make_pool(1)
+    held, _ = await pool.take(1.0, nothing)
+    with pytest.raises(PoolFull):
+        await pool.take(0.0, nothing)
+    await pool.give(held)
+    again, _ = await pool.take(0.0, nothing)
+    assert again is held
+
+
+async def test_room_that_came_for_one_who_left_this_moment_is_not_lost() -> None:
+    pool = make_pool(1)
+    held, _ = await pool.take(1.0, nothing)
+    leaving = asyncio.create_task(pool.take(60.0, nothing))
+    await turns()
+    await pool.give(held)  # the room is the other's now …
+    leaving.cancel()  # … who has gone before hearing of it
+    await asyncio.gather(leaving, return_exceptions=True)
+    again, _ = await pool.take(0.0, nothing)
+    assert (again is held, pool.busy_count) == (True, 1)
+
+
+async def test_an_attempt_to_connect_that_fails_leaves_its_room() -> None:
+    pool = make_pool(1)
+
+    async def refuse(connection: Connection) -> None:
+        raise ValueError("no")
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no"):
+            await pool.take(0.0, refuse)
+    assert (await pool.take(0.0, nothing))[0].closed is False
