@@ -97,10 +97,10 @@ def measure(
         for kind in kinds or KINDS:
             results.append(_rounds(lab, kind, rounds, seconds))
             _print_line(results[-1])
+            if output is not None:
+                told = {"machine": machine_facts(postgres=""), "results": [asdict(result) for result in results]}
+                output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     _print(results)
-    if output is not None:
-        told = {"machine": machine_facts(postgres=""), "results": [asdict(result) for result in results]}
-        output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return 0 if all(result.to_burner.median >= LEAST for result in results) else 1
 
 
@@ -158,25 +158,33 @@ def _used_s(process: psutil.Process | None) -> float:
     return float(times.user + times.system)
 
 
+COLUMNS = ("kind", "of burner (min … max)", "of alone", "by coordinator CPU", "its own CPU", "p99 ms", "RSS MiB")
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    ratio = result.to_burner
+    return (
+        result.kind,
+        f"{ratio.median:.2f} ({ratio.min:.2f} … {ratio.max:.2f})",
+        f"{result.to_alone.median:.2f}",
+        f"{result.cpu_to_alone.median:.2f}",
+        f"{summarize(one.other_share for one in result.garbage).median:.2f}",
+        f"{_p99(result.alone):.0f} → {_p99(result.garbage):.0f}",
+        f"{max(one.coordinator_mib for one in result.garbage):.0f}",
+    )
+
+
 def _print_line(result: Result) -> None:
-    print(f"{result.kind}: {result.to_burner.median:.2f} of the throughput beside a burner", flush=True)
+    """One kind at a time, for a run takes its time: as a row of a table in Markdown."""
+    print(f"| {' | '.join(_cells(result))} |", flush=True)
 
 
 def _print(results: Sequence[Result]) -> None:
     table = Table(title="The good client's throughput, with garbage")
-    for column in ("kind", "of burner (min … max)", "of alone", "by coordinator CPU", "its CPU", "p99 ms", "RSS MiB"):
+    for column in COLUMNS:
         table.add_column(column, justify="left" if column == "kind" else "right")
     for result in results:
-        ratio = result.to_burner
-        table.add_row(
-            result.kind,
-            f"{ratio.median:.2f} ({ratio.min:.2f} … {ratio.max:.2f})",
-            f"{result.to_alone.median:.2f}",
-            f"{result.cpu_to_alone.median:.2f}",
-            f"{summarize(one.other_share for one in result.garbage).median:.2f}",
-            f"{_p99(result.alone):.0f} → {_p99(result.garbage):.0f}",
-            f"{max(one.coordinator_mib for one in result.garbage):.0f}",
-        )
+        table.add_row(*_cells(result))
     Console(width=120).print(table)
 
 

@@ -216,8 +216,10 @@ class CoordinatorService(CoordinatorServicer):
         try:
             with self._streams.counted(dispatch.caller or _host(context.peer())):
                 async with self._streams.ending() as end:
-                    flow = self._streams.flow(request_iterator, context, dispatch.caller or context.peer())
-                    await serve_frames(COORDINATOR, flow.calls(), flow, self._streams.paced(dispatch), stop=end)
+                    caller = dispatch.caller or context.peer()
+                    flow = self._streams.flow(request_iterator, context, caller)
+                    paced = self._streams.paced(dispatch, caller)
+                    await serve_frames(COORDINATOR, flow.calls(), flow, paced, stop=end)
         except HandfastFault as fault:
             await abort(context, fault)
 

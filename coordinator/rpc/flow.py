@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from coordinator.rpc.shares import BYTE_S, CALL_S, FRAME_S, Account
 from coordinator.runtime.clock import Clock
@@ -36,11 +36,19 @@ class Slice:
     calls: Sequence[Any]
 
 
+class SizedFrames(Protocol):
+    """Frames that come, and how many bytes the last one had (``handfast.frames.reading.Readable``)."""
+
+    size: int
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
 class Flow:
     """The frames of one stream.
 
     Args:
-        frames: the frames that come, as gRPC gives them to the handler.
+        frames: the frames that come.
         context: where frames of replies are written.
         account: the caller's.
         clock: where time comes from.
@@ -50,7 +58,7 @@ class Flow:
 
     def __init__(
         self,
-        frames: AsyncIterator[Any],
+        frames: SizedFrames,
         context: Any,
         account: Account,
         clock: Clock,
@@ -78,7 +86,7 @@ class Flow:
     async def calls(self) -> AsyncIterator[Any]:
         """The frames, or slices of them, each when it is time for it."""
         async for frame in self._frames:
-            size = frame.ByteSize()
+            size = self._frames.size
             self._take(len(frame.calls), size)
             self._account.charge(FRAME_S + size * BYTE_S)
             async for piece in self._pieces(frame):

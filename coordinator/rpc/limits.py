@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from coordinator.rpc.flow import Flow
-from coordinator.rpc.shares import UNARY_S, Shares
+from coordinator.rpc.shares import EXPIRY_S, UNARY_S, Shares
 from coordinator.runtime.clock import Clock
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply
@@ -67,7 +67,7 @@ class Streams:
         self._open: Counter[str] = Counter()
         self.shares = Shares(clock, limits.share_max)
 
-    def flow(self, frames: AsyncIterator[Any], context: Any, caller: str) -> Any:
+    def flow(self, frames: Any, context: Any, caller: str) -> Any:
         """A stream's frames, and where its replies go, held to its caller's limits: a ``Flow``.
 
         Args:
@@ -113,8 +113,14 @@ class Streams:
             if not self._open[caller]:
                 del self._open[caller]
 
-    def paced(self, dispatch: Callable[[Message, Reply], None]) -> Callable[[Message, Reply], None]:
-        """The dispatch, for one stream, with its token bucket."""
+    def paced(self, dispatch: Callable[[Message, Reply], None], caller: str) -> Callable[[Message, Reply], None]:
+        """The dispatch, for one stream, with its token bucket.
+
+        Args:
+            dispatch: takes each call.
+            caller: whose account is charged for what will come of a call.
+        """
+        charge = self.shares.account(caller).charge
         rate = float(self._limits.messages_per_s_max)
         now_s = self._clock.now_s
         tokens, filled_s = rate, now_s()
@@ -124,6 +130,8 @@ class Streams:
             if tokens < 1.0:
                 now = now_s()
                 tokens, filled_s = min(rate, tokens + (now - filled_s) * rate), now
+            if type(request) is c.BeginRequest:
+                charge(EXPIRY_S)
             if tokens >= 1.0:
                 tokens -= 1.0
             elif not isinstance(request, ENDING):

@@ -50,6 +50,10 @@ BYTE_S = 4e-9
 UNARY_S = 300e-6
 """The same for a whole unary call, or for opening a stream."""
 
+EXPIRY_S = 100e-6
+"""The same for a transaction that is begun and left alone: to hold it, and to end it when its time is over. Who draws
+names in blocks, as our client does, never begins one without a use for it."""
+
 
 class _Decaying:
     """A sum that fades."""

@@ -40,6 +40,10 @@ _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}  # wire type → bytes
 
 
+Read = Callable[[bytes], "Message | Unreadable"]
+"""Makes a message of bytes, and never raises."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """What stands where a message should: bytes that are none.
@@ -57,7 +61,7 @@ class Unreadable:
         return HandfastFault("MESSAGE_MALFORMED", kind=self.kind, problem=self.problem)
 
 
-def reader(kind: type[Message]) -> Callable[[bytes], Message | Unreadable]:
+def reader(kind: type[Message]) -> Read:
     """A function that reads messages of this kind, and never raises."""
     parse, name = kind.FromString, kind.DESCRIPTOR.name
     depth = FRAME_DEPTH if "calls" in kind.DESCRIPTOR.fields_by_name else 0
@@ -177,28 +181,32 @@ def _careful(handler: Any, admit: Admit) -> Any:
     (way,) = (name for name in ways if getattr(handler, name))
     wrap = _careful_generator if inspect.isasyncgenfunction(getattr(handler, way)) else _careful_coroutine
     make = getattr(grpc, f"{way}_rpc_method_handler")
-    behaviour = wrap(getattr(handler, way), admit, streaming=handler.request_streaming)
-    return make(behaviour, request_deserializer=reader(kind), response_serializer=handler.response_serializer)
+    read = reader(kind)
+    if handler.request_streaming:
+        behaviour = wrap(getattr(handler, way), admit, read)
+        return make(behaviour, response_serializer=handler.response_serializer)
+    behaviour = wrap(getattr(handler, way), admit, None)
+    return make(behaviour, request_deserializer=read, response_serializer=handler.response_serializer)
 
 
-def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Admit, *, streaming: bool) -> Any:
+def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Admit, read: Read | None) -> Any:
     async def unary(request: Any, context: Context) -> Any:
         await admit(context)
         if type(request) is Unreadable:
             await abort(context, request.fault())
         return await behaviour(request, context)
 
-    async def streamed(requests: AsyncIterator[Any], context: Context) -> Any:
+    async def streamed(requests: AsyncIterator[bytes], context: Context) -> Any:
         await admit(context)
         try:
-            return await behaviour(_readable(requests), context)
+            return await behaviour(Readable(requests, read or _never), context)
         except HandfastFault as fault:
             await abort(context, fault)
 
-    return streamed if streaming else unary
+    return unary if read is None else streamed
 
 
-def _careful_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Admit, *, streaming: bool) -> Any:
+def _careful_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], admit: Admit, read: Read | None) -> Any:
     async def unary(request: Any, context: Context) -> AsyncIterator[Any]:
         await admit(context)
         if type(request) is Unreadable:
@@ -206,24 +214,50 @@ def _careful_generator(behaviour: Callable[[Any, Any], AsyncIterator[Any]], admi
         async for response in behaviour(request, context):
             yield response
 
-    async def streamed(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    async def streamed(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
         await admit(context)
         try:
-            async for response in behaviour(_readable(requests), context):
+            async for response in behaviour(Readable(requests, read or _never), context):
                 yield response
         except HandfastFault as fault:
             await abort(context, fault)
 
-    return streamed if streaming else unary
+    return unary if read is None else streamed
 
 
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The requests, up to the first that is none.
+class Readable:
+    """The requests of a stream, up to the first that is none.
 
-    Raises:
-        HandfastFault: MESSAGE_MALFORMED.
+    ``size`` is how many bytes the last one came in: to ask the message itself costs as much as to write it.
+
+    Args:
+        requests: as they came.
+        read: makes messages of them.
     """
-    async for request in requests:
-        if type(request) is Unreadable:
-            raise request.fault()
-        yield request
+
+    __slots__ = ("_read", "_requests", "size")
+
+    def __init__(self, requests: AsyncIterator[bytes], read: Read) -> None:
+        self._requests = requests
+        self._read = read
+        self.size = 0
+
+    def __aiter__(self) -> Readable:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next one.
+
+        Raises:
+            HandfastFault: MESSAGE_MALFORMED.
+        """
+        data = await anext(self._requests)
+        message = self._read(data)
+        if type(message) is Unreadable:
+            raise message.fault()
+        self.size = len(data)
+        return message
+
+
+def _never(data: bytes) -> Unreadable:
+    raise AssertionError("a stream is read by its kind's reader")

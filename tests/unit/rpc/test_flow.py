@@ -20,18 +20,20 @@ class Wire:
 
     def __init__(self, *sizes: int, payload: bytes = b"") -> None:
         self.asked = 0
+        self.size = 0
         self.open = asyncio.Event()
         self.open.set()
         self._sizes = sizes
         self._payload = payload
 
-    async def frames(self) -> AsyncIterator[c.CoordinatorConnectRequest]:
+    async def __aiter__(self) -> AsyncIterator[c.CoordinatorConnectRequest]:
         """What comes."""
         while True:
             frame = c.CoordinatorConnectRequest()
             for number in range(self._sizes[self.asked % len(self._sizes)]):
                 frame.calls.add(id=number).execute.operations.add(payload=self._payload)
             self.asked += 1
+            self.size = frame.ByteSize()
             yield frame
 
     async def write(self, frame: Any) -> None:
@@ -42,7 +44,7 @@ class Wire:
 def flow(wire: Wire, shares: Shares | None = None, *, calls_max: int = 1_000, bytes_max: int = 2**20) -> Flow:
     clock = SystemClock()
     account = (shares or Shares(clock, 0.2)).account("greedy")
-    return Flow(wire.frames(), wire, account, clock, calls_max=calls_max, bytes_max=bytes_max)
+    return Flow(wire, wire, account, clock, calls_max=calls_max, bytes_max=bytes_max)
 
 
 def replies(count: int) -> c.CoordinatorConnectResponse:
@@ -123,7 +125,7 @@ async def test_a_caller_over_its_share_is_read_in_small_slices_and_waits_between
     shares = Shares(clock, 0.2)
     wire = Wire(SLICE_CALLS)
     account = shares.account("greedy")
-    flowing, read = Flow(wire.frames(), wire, account, clock, calls_max=10_000, bytes_max=2**20), list[int]()
+    flowing, read = Flow(wire, wire, account, clock, calls_max=10_000, bytes_max=2**20), list[int]()
     shares.account("modest").charge(1.0)
     account.charge(0.1)
     reader = asyncio.create_task(read_all(flowing, read))

@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.message import Message
 
 from coordinator.rpc.limits import AGE_OF_STREAM, StreamLimits, Streams
+from coordinator.rpc.shares import BURST_S, EXPIRY_S
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply, server_options
 from handfast.v1 import coordinator_pb2 as c
@@ -34,7 +35,7 @@ class Pace:
 
     def __init__(self, clock: ManualClock, per_s: int) -> None:
         self.passed = 0
-        self._dispatch = streams(clock, messages_per_s_max=per_s).paced(self._take)
+        self._dispatch = streams(clock, messages_per_s_max=per_s).paced(self._take, "billing")
 
     def _take(self, request: Message, reply: Reply) -> None:
         self.passed += 1
@@ -64,6 +65,18 @@ async def test_what_ends_a_transaction_is_never_refused(request_: Message) -> No
     pace = Pace(ManualClock(), per_s=1)
     assert pace.send(c.BeginRequest(), 2) == 1
     assert pace.send(request_, 50) == 0
+
+
+async def test_who_begins_and_leaves_alone_pays_for_the_end_as_well() -> None:
+    held = streams(ManualClock())
+    dispatch = held.paced(lambda request, reply: None, "greedy")
+    held.shares.account("modest").charge(1.0)
+    for _ in range(2 * int(BURST_S / EXPIRY_S)):
+        dispatch(c.InquireRequest(), lambda answer: None)
+    assert held.shares.account("greedy").wait_s() == 0.0
+    for _ in range(2 * int(BURST_S / EXPIRY_S)):
+        dispatch(c.BeginRequest(), lambda answer: None)
+    assert held.shares.account("greedy").wait_s() > 0.0
 
 
 async def test_a_stream_ends_at_its_age_and_not_before() -> None:
