@@ -19,9 +19,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from coordinator.log.chain import CHECKPOINT, DECISION, END, PARTICIPANT, Chain, is_hash, sealed
@@ -29,11 +32,10 @@ from coordinator.log.rows import STORED_COLUMNS, StoredRow, decision_content, en
 
 logger = logging.getLogger(__name__)
 
-DELETE_ENDED = f"""
-    DELETE FROM decision WHERE seq IN
-        (SELECT seq FROM decision WHERE ended_unix_ms < ? ORDER BY ended_unix_ms LIMIT ?)
-    RETURNING {STORED_COLUMNS}
-"""
+_OLDEST = "FROM decision WHERE ended_unix_ms < ? ORDER BY ended_unix_ms, seq LIMIT ?"
+DELETE_ENDED = f"DELETE FROM decision WHERE seq IN (SELECT seq {_OLDEST})"
+_SELECT_PLACES = f"SELECT seq, prev, end_seq, end_prev {_OLDEST}"
+_SELECT_ROW = f"SELECT {STORED_COLUMNS} FROM decision WHERE seq = ?"
 _DELETE_REPLACED = """
     DELETE FROM participant WHERE resource = ? AND (instance = ? OR address = ?)
     RETURNING seq, prev, crc, resource, instance, address, kind, operations, registered_unix_ms
@@ -59,27 +61,22 @@ class Gap:
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A record that leaves the chain.
-
-    Args:
-        seq: its position.
-        prev: the hash before it.
-        hash: its own, which the record after it keeps.
-    """
-
-    seq: int
-    prev: bytes
-    hash: bytes
+Leaving = tuple[int, bytes, Callable[[], bytes]]
+"""A record that leaves: its position, the hash before it, and what computes its own hash. That is needed only where the
+record after it stays."""
 
 
 def drop_ended(connection: sqlite3.Connection, chain: Chain, horizon_unix_ms: int, limit: int) -> int:
     """Drop some of the transactions that ended before the horizon; return how many."""
-    rows: list[StoredRow] = connection.execute(DELETE_ENDED, (horizon_unix_ms, limit)).fetchall()
-    if rows:
-        close_gaps(connection, chain, [one for row in rows for one in (*_decision_of(row), *end_of(row))])
-    return len(rows)
+    leaving: list[Leaving] = []
+    for seq, prev, end_seq, end_prev in connection.execute(_SELECT_PLACES, (horizon_unix_ms, limit)).fetchall():
+        if is_hash(prev):  # of what has no place that can be read, a gap will tell
+            leaving.append((seq, prev, partial(_hash_in, connection, seq, decision_of)))
+        if isinstance(end_seq, int) and is_hash(end_prev):
+            leaving.append((end_seq, end_prev, partial(_hash_in, connection, seq, end_of)))
+    if leaving:
+        close_gaps(connection, chain, leaving)
+    return connection.execute(DELETE_ENDED, (horizon_unix_ms, limit)).rowcount
 
 
 def drop_replaced(connection: sqlite3.Connection, chain: Chain, resource: str, instance: str, address: str) -> None:
@@ -91,7 +88,7 @@ def drop_replaced(connection: sqlite3.Connection, chain: Chain, resource: str, i
 
 def close_gaps(connection: sqlite3.Connection, chain: Chain, leaving: Iterable[Leaving]) -> None:
     """Write down what stands for records that leave, and append a checkpoint that says so."""
-    for gap in _runs(sorted([*leaving, *_take_checkpoint(connection)], key=lambda one: one.seq)):
+    for gap in _runs(sorted([*leaving, *_take_checkpoint(connection)], key=itemgetter(0))):
         _write_gap(connection, gap)
     (horizon_unix_ms,) = connection.execute("SELECT horizon_unix_ms FROM coordinator").fetchone()
     append_checkpoint(connection, chain, horizon_unix_ms)
@@ -126,13 +123,14 @@ def gaps_digest(gaps: Sequence[Gap]) -> bytes:
     return digest.digest()
 
 
+def decision_of(row: StoredRow) -> list[Leaving]:
+    """The decision in a row, as it leaves."""
+    return _leaving(DECISION, f"the decision of {row[3]}", row[:3], decision_content(*row[3:9]))
+
+
 def end_of(row: StoredRow) -> list[Leaving]:
     """The end in a row, as it leaves."""
     return _leaving(END, f"the end of {row[3]}", row[9:12], end_content(row[3], row[12], row[13], row[14]))
-
-
-def _decision_of(row: StoredRow) -> list[Leaving]:
-    return _leaving(DECISION, f"the decision of {row[3]}", row[:3], decision_content(*row[3:9]))
 
 
 def _participant_of(row: tuple[Any, ...]) -> list[Leaving]:
@@ -146,22 +144,37 @@ def _take_checkpoint(connection: sqlite3.Connection) -> list[Leaving]:
 
 
 def _leaving(kind: bytes, name: str, stored: tuple[Any, ...], content: bytes) -> list[Leaving]:
-    """What leaves; nothing when its place can't be read, so that a gap tells of it. Damage must not go unsaid."""
+    """What leaves; nothing when its place can't be read: a gap will tell of it. Damage must not go unsaid."""
     seq, prev, crc = stored
-    placed = isinstance(seq, int) and is_hash(prev)
-    right_crc, own_hash = sealed(kind, seq, prev, content) if placed else (None, b"")
-    if right_crc != crc:
-        logger.warning("%s at position %s, which retention drops from the log, fails its checksum", name, seq)
-    return [Leaving(seq, prev, own_hash)] if placed else []
+    if not isinstance(seq, int) or not is_hash(prev):
+        return []
+
+    def own_hash() -> bytes:
+        right_crc, computed = sealed(kind, seq, prev, content)
+        if right_crc != crc:
+            logger.warning("%s at position %d, which leaves the log, fails its checksum", name, seq)
+        return computed
+
+    return [(seq, prev, own_hash)]
 
 
-def _runs(leaving: Sequence[Leaving]) -> Iterable[Gap]:
+def _hash_in(connection: sqlite3.Connection, seq: int, leaves: Callable[[StoredRow], list[Leaving]]) -> bytes:
+    """Compute the hash of a decision, or of its end, that is still there."""
+    (row,) = connection.execute(_SELECT_ROW, (seq,)).fetchall()
+    ((_, _, own_hash),) = leaves(row)
+    return own_hash()
+
+
+def _runs(leaving: Sequence[Leaving]) -> Iterator[Gap]:
     """Make one gap of each run of neighbours."""
-    first = 0
-    for index, one in enumerate(leaving):
-        if index + 1 == len(leaving) or leaving[index + 1].seq != one.seq + 1:
-            yield Gap(leaving[first].seq, one.seq, leaving[first].prev, one.hash)
-            first = index + 1
+    first_seq, before_hash = leaving[0][:2] if leaving else (0, b"")
+    for (seq, _, own_hash), (next_seq, next_prev, _) in pairwise([*leaving, _AFTER_ALL]):
+        if next_seq != seq + 1:
+            yield Gap(first_seq, seq, before_hash, own_hash())
+            first_seq, before_hash = next_seq, next_prev
+
+
+_AFTER_ALL: Leaving = (-1, b"", bytes)
 
 
 def _write_gap(connection: sqlite3.Connection, gap: Gap) -> None:
