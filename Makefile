@@ -68,7 +68,7 @@ crash-sweep: $(STAMP) ## Kill the coordinator, or fail its disk, at every write 
 soak: $(STAMP) ## Half an hour under every fault: nothing may grow (writes soak-report/soak.png)
 	@$(BIN)/python -m chaos.soak
 
-simulate: $(STAMP) ## Run 1,000 schedules of faults on virtual time; the first seed is printed
+simulate: $(STAMP) ## Run 1,000 schedules of faults, find every planted bug, search every small state; print the counts
 	@$(BIN)/python -m tests.simulation --seeds 1000
 
 # Atheris has wheels for some Pythons only, so it is no dependency: it goes beside .venv, not into it.

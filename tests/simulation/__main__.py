@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: run seeds, replay one, or look for the planted bugs."""
+"""``python -m tests.simulation``: run seeds, look for planted bugs, search the small worlds whole; or replay a seed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from secrets import randbelow
 
+from tests.simulation.exhaustive import search_all
 from tests.simulation.mutants import MUTANTS, SEEDS_MAX, find
 from tests.simulation.shrink import shrink
 from tests.simulation.workload import scenario
@@ -46,23 +47,32 @@ class Sums:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; returns its exit code: 0 when no rule was broken, or every mutant was found."""
+    """Run the program; returns its exit code: 0 when no rule was broken and every planted bug was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
     parser.add_argument("--seed", type=int, help="run this one only, and print its whole trace")
     parser.add_argument("--first", type=int, help="the first seed; by default some large one, so that each run is new")
     parser.add_argument("--minutes", type=float, help="run seeds for so long instead")
-    parser.add_argument("--mutants", action="store_true", help="look for every planted bug, and print the table")
+    parser.add_argument("--mutants", action="store_true", help="only look for every planted bug, from seed 0 on")
+    parser.add_argument("--no-mutants", action="store_true", help="leave the planted bugs out")
+    parser.add_argument("--no-exhaustive", action="store_true", help="leave the exhaustive search out")
     chosen = parser.parse_args(arguments)
     if chosen.mutants:
         return _find_mutants()
     if chosen.seed is not None:
         return _replay(chosen.seed)
     first = randbelow(10**9) if chosen.first is None else chosen.first
-    return _run(first, chosen.seeds, chosen.minutes)
+    counts: list[str] = []
+    held = _run(first, chosen.seeds, chosen.minutes, counts)
+    held = held and (chosen.no_mutants or _find_known_mutants(counts))
+    held = held and (chosen.no_exhaustive or _search_exhaustively(counts))
+    if held:
+        print("\n".join(("", *counts, "no rule was broken")))
+    return 0 if held else 1
 
 
-def _run(first: int, seeds: int, minutes: float | None) -> int:
+def _run(first: int, seeds: int, minutes: float | None, counts: list[str]) -> bool:
+    """Run seeds, and add to the counts."""
     print(f"first seed: {first}", flush=True)
     sums, wall_s, cpu_s = Sums(), time.monotonic(), time.process_time()
     seed = first
@@ -71,11 +81,36 @@ def _run(first: int, seeds: int, minutes: float | None) -> int:
         sums.add(report)
         if report.violation is not None:
             _show_failure(report)
-            return 1
+            return False
         seed += 1
-    print("\n".join(sums.lines(time.monotonic() - wall_s, time.process_time() - cpu_s)))
-    print("no rule was broken")
-    return 0
+    print("\n".join(sums.lines(time.monotonic() - wall_s, time.process_time() - cpu_s)), flush=True)
+    counts += [
+        f"seeds: {sums.seeds}",
+        f"faults: {sum(sums.faults.values())}",
+        f"virtual hours: {sums.virtual_s / 3600:.1f}",
+    ]
+    return True
+
+
+def _find_known_mutants(counts: list[str]) -> bool:
+    """Look for each planted bug from the seed on that is known to find it, and add to the counts."""
+    missed = [mutant.name for mutant in MUTANTS if find(mutant, first=mutant.seed) is None]
+    for name in missed:
+        print(f"not found within {SEEDS_MAX} seeds: {name}")
+    counts.append(f"mutants found: {len(MUTANTS) - len(missed)}/{len(MUTANTS)}")
+    print(counts[-1], flush=True)
+    return not missed
+
+
+def _search_exhaustively(counts: list[str]) -> bool:
+    """Search the small worlds whole, and add to the counts."""
+    states, wrong = 0, 0
+    for name, number, problem in search_all():
+        states += number
+        wrong += bool(problem)
+        print(f"{number:9d} states of {name}" + (f": {problem}" if problem else ""), flush=True)
+    counts.append(f"states visited: {states}")
+    return not wrong
 
 
 def _replay(seed: int) -> int:

@@ -139,6 +139,24 @@ def test_a_branch_rolled_back_by_hand_is_told_as_heuristic() -> None:
     assert "HEURISTIC_MIXED" in report.outcomes
 
 
+def test_a_clock_that_jumps_past_the_log_s_memory_leaves_a_branch_to_a_person_and_contradicts_nobody() -> None:
+    """Found by a seed: the rules took the branch that is left in doubt, as documented, for one that ended otherwise."""
+    report = run(
+        Scenario(
+            26096697,
+            Settings(retention_s=20.0, sweep_interval_s=30.0, block_size=2, finished_kept_max=1),
+            (replace(TRANSFER, number=1, at_s=1.024, one_shot=False, timeout_s=0.3, applied=False),),
+            (
+                f.Pause("ledger-1", 1.1944, 7),
+                f.CrashOnMessage("Prepare reply", 1, "received", 0.257),
+                f.ClockJump("coordinator", 2.8763, 7200.0),
+            ),
+        )
+    )
+    assert (report.violation, set(report.outcomes)) == (None, {"ABORTED"})
+    assert any("UNKNOWN" in line for line in report.trace.lines())
+
+
 def _digests_with_hash_seed(hash_seed: str) -> str:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     program = subprocess.run(

@@ -10,10 +10,11 @@ Rollback that overtook its Prepare, and asks when it is in doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import replace as copied
 from enum import Enum
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from coordinator.protocol import events as e
 from coordinator.protocol.effects import Effects, SendCommit, SendCommitOnePhase, SendPrepare, SendRollback
@@ -35,8 +36,7 @@ class Share(Enum):
     READ_ONLY = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """A participant and everything under way between it and the coordinator.
 
     Args:
@@ -46,6 +46,7 @@ class Side:
         answers: (call, what it answered), on their way back.
         retry: whether a timer will send its message again.
         maybe_done: whether some CommitOnePhase may have been carried out, its answer lost.
+        process: what else its process holds, where that is more than its share (``whole_world``).
     """
 
     share: Share = Share.OPEN
@@ -53,10 +54,10 @@ class Side:
     answers: tuple[tuple[str, str], ...] = ()
     retry: bool = False
     maybe_done: bool = False
+    process: Hashable = None
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(NamedTuple):
     """One global state.
 
     Args:
@@ -68,6 +69,8 @@ class World:
         client_may_roll_back: whether the client has not used its one Rollback yet.
         lives: how many more times the coordinator may die.
         losses: how many more messages may be lost; None means any number.
+        crashes: how many more times a participant may die.
+        repeats: how many more messages may arrive twice.
         tombstones: whether a participant remembers a Rollback that overtook its Prepare. One that does not breaks its
             contract, and must do no harm by it.
     """
@@ -80,22 +83,25 @@ class World:
     client_may_roll_back: bool = True
     lives: int = 1
     losses: int | None = None
+    crashes: int = 0
+    repeats: int = 0
     tombstones: bool = True
 
     def key(self) -> object:
         """What tells it from other states. Branches that only their names tell apart count once."""
-        whole = (_name(self.log), self.offered, self.late, self.client_may_roll_back, self.lives, self.losses)
+        budgets = (self.lives, self.losses, self.crashes, self.repeats)
+        whole = (_name(self.log), self.offered, self.late, self.client_may_roll_back, budgets)
         told: tuple[object, ...] = ()
         if self.machine is not None:
             machine = self.machine
             named = (_name(machine.state), _name(machine.decision), _name(machine.outcome))
             told = (*named, machine.offered, machine.one_phase)
-        return whole, told, tuple(sorted(self.branch_key(bqual) for bqual in self.sides))
+        return whole, told, frozenset(Counter(self.branch_key(bqual) for bqual in self.sides).items())
 
     def branch_key(self, bqual: str) -> tuple[tuple[object, ...], ...]:
         """What tells a branch from the others."""
         side, machine = self.sides[bqual], self.machine
-        seen = (side.share.value, side.calls, side.answers, side.retry, side.maybe_done)
+        seen = (side.share.value, side.calls, side.answers, side.retry, side.maybe_done, side.process)
         branch = machine.branches.get(bqual) if machine is not None else None
         if branch is None:
             return seen, ()
@@ -111,6 +117,12 @@ def _name(member: Enum | None) -> str:
 
 Move = tuple[str, World]
 T = TypeVar("T")
+ValueT = TypeVar("ValueT", World, Side)
+
+
+def replace(value: ValueT, **changes: Any) -> ValueT:
+    """The value with some of its parts changed; tens of thousands of states are made so."""
+    return value._replace(**changes)
 
 
 def begin(bquals: tuple[str, ...]) -> World:
@@ -124,14 +136,14 @@ def begin(bquals: tuple[str, ...]) -> World:
 def moves(world: World) -> Iterator[Move]:
     """Everything that can happen next."""
     if world.machine is not None:
-        yield from _client_and_clock(world, world.machine)
-        yield from _log(world, world.machine)
+        yield from client_and_clock(world, world.machine)
+        yield from log_answers(world, world.machine)
     # What is alike leads to what is alike.
     for bqual in {world.branch_key(bqual): bqual for bqual in world.sides}.values():
         yield from _network(world, bqual, world.sides[bqual])
         yield from _participant_alone(world, bqual, world.sides[bqual])
     if world.lives:
-        yield from _deaths(world)
+        yield from deaths(world)
 
 
 # -- the coordinator -------------------------------------------------------------------------------------------------
@@ -155,10 +167,10 @@ def _obey(world: World, effects: Effects) -> World:
 
 def _sent(side: Side, message: object) -> Side:
     kinds = {SendPrepare: "prepare", SendCommitOnePhase: "one phase", SendCommit: "commit", SendRollback: "rollback"}
-    return replace(side, calls=_with(side.calls, kinds[type(message)]), retry=False)
+    return replace(side, calls=added(side.calls, kinds[type(message)]), retry=False)
 
 
-def _client_and_clock(world: World, machine: GlobalTransaction) -> Iterator[Move]:
+def client_and_clock(world: World, machine: GlobalTransaction) -> Iterator[Move]:
     now_s = LATE_S if world.late else IN_TIME_S
     if machine.state is TransactionState.ACTIVE:
         yield "the client asks for the commit", feed(world, e.CommitRequested(now_s))
@@ -171,7 +183,7 @@ def _client_and_clock(world: World, machine: GlobalTransaction) -> Iterator[Move
         yield "the deadline's timer fires", feed(replace(world, late=True), e.DeadlinePassed())
 
 
-def _log(world: World, machine: GlobalTransaction) -> Iterator[Move]:
+def log_answers(world: World, machine: GlobalTransaction) -> Iterator[Move]:
     if not world.offered:
         return
     if world.log is None:
@@ -183,7 +195,7 @@ def _log(world: World, machine: GlobalTransaction) -> Iterator[Move]:
         yield "another's abort stood", feed(replace(answered, log=Decision.ABORT), e.DecisionStood(Decision.ABORT))
 
 
-def _deaths(world: World) -> Iterator[Move]:
+def deaths(world: World) -> Iterator[Move]:
     dead = replace(world, machine=None, offered=False, lives=world.lives - 1)
     dead = replace(dead, sides={bqual: _orphaned(side) for bqual, side in world.sides.items()})
     if world.offered:
@@ -210,23 +222,23 @@ def _orphaned(side: Side) -> Side:
 
 def _network(world: World, bqual: str, side: Side) -> Iterator[Move]:
     for call in sorted(set(side.calls)):
-        rest = replace(side, calls=_without(side.calls, call))
+        rest = replace(side, calls=taken(side.calls, call))
         for answer, share in _carry_out(call.rstrip("!"), side.share, world.tombstones):
             heard = () if call.endswith("!") else ((call, answer),)
             done = replace(rest, share=share, answers=tuple(sorted((*rest.answers, *heard))))
-            yield f"{bqual} carries out {call}: {answer}", _put(world, bqual, done)
+            yield f"{bqual} carries out {call}: {answer}", put(world, bqual, done)
         if world.losses != 0:
-            yield f"{call} to {bqual} is lost", _lose(_put(world, bqual, rest), bqual, call, sent=False)
+            yield f"{call} to {bqual} is lost", lose(put(world, bqual, rest), bqual, call, sent=False)
     for call, answer in sorted(set(side.answers)):
-        rest = replace(side, answers=_without(side.answers, (call, answer)))
-        yield f"{bqual} answers {call}: {answer}", _hear(_put(world, bqual, rest), bqual, call, answer)
+        rest = replace(side, answers=taken(side.answers, (call, answer)))
+        yield f"{bqual} answers {call}: {answer}", hear(put(world, bqual, rest), bqual, call, answer)
         if world.losses != 0:
-            yield f"{bqual}'s answer to {call} is lost", _lose(_put(world, bqual, rest), bqual, call, sent=True)
-    if side.retry and world.machine is not None and not _in_flight(side):
-        yield f"{bqual}'s timer fires", feed(_put(world, bqual, replace(side, retry=False)), e.RetryDue(bqual))
+            yield f"{bqual}'s answer to {call} is lost", lose(put(world, bqual, rest), bqual, call, sent=True)
+    if side.retry and world.machine is not None and not in_flight(side):
+        yield f"{bqual}'s timer fires", feed(put(world, bqual, replace(side, retry=False)), e.RetryDue(bqual))
 
 
-def _in_flight(side: Side) -> bool:
+def in_flight(side: Side) -> bool:
     decisions = ("commit", "rollback")
     return any(call in decisions for call in side.calls) or any(call in decisions for call, _ in side.answers)
 
@@ -253,7 +265,7 @@ def _carry_out(call: str, share: Share, tombstones: bool) -> list[tuple[str, Sha
     raise AssertionError(f"{call} reaches a branch that is {share.name}")
 
 
-def _hear(world: World, bqual: str, call: str, answer: str) -> World:
+def hear(world: World, bqual: str, call: str, answer: str) -> World:
     now_s = LATE_S if world.late else IN_TIME_S
     match call, answer:
         case "prepare", _:
@@ -265,7 +277,7 @@ def _hear(world: World, bqual: str, call: str, answer: str) -> World:
     return feed(world, e.BranchEnded(bqual, Outcome(answer)))
 
 
-def _lose(world: World, bqual: str, call: str, *, sent: bool) -> World:
+def lose(world: World, bqual: str, call: str, *, sent: bool) -> World:
     world = world if world.losses is None else replace(world, losses=world.losses - 1)
     if call.endswith("!"):
         return world
@@ -275,7 +287,7 @@ def _lose(world: World, bqual: str, call: str, *, sent: bool) -> World:
     if call == "one phase" and not sent and not side.maybe_done:
         return feed(world, e.OnePhaseAnswered(bqual, Outcome.ABORTED, "never left"))
     maybe_done = side.maybe_done or call == "one phase"
-    return feed(_put(world, bqual, replace(side, maybe_done=maybe_done)), e.DeliveryFailed(bqual, "lost"))
+    return feed(put(world, bqual, replace(side, maybe_done=maybe_done)), e.DeliveryFailed(bqual, "lost"))
 
 
 def _participant_alone(world: World, bqual: str, side: Side) -> Iterator[Move]:
@@ -283,23 +295,23 @@ def _participant_alone(world: World, bqual: str, side: Side) -> Iterator[Move]:
     decision = world.machine.decision if world.machine is not None else world.log or Decision.ABORT
     if side.share is Share.PREPARED and decision is not None:
         share = Share.COMMITTED if decision is Decision.COMMIT else Share.ABORTED
-        yield f"{bqual} asks", _put(world, bqual, replace(side, share=share))
+        yield f"{bqual} asks", put(world, bqual, replace(side, share=share))
     if side.share is Share.OPEN and (world.machine is None or world.machine.state in FINAL_STATES):
-        yield f"{bqual} times out", _put(world, bqual, replace(side, share=Share.ABORTED))
+        yield f"{bqual} times out", put(world, bqual, replace(side, share=Share.ABORTED))
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def _put(world: World, bqual: str, side: Side) -> World:
+def put(world: World, bqual: str, side: Side) -> World:
     return replace(world, sides={**world.sides, bqual: side})
 
 
-def _with(calls: tuple[str, ...], call: str) -> tuple[str, ...]:
+def added(calls: tuple[str, ...], call: str) -> tuple[str, ...]:
     return tuple(sorted((*calls, call)))
 
 
-def _without(items: tuple[T, ...], item: T) -> tuple[T, ...]:
+def taken(items: tuple[T, ...], item: T) -> tuple[T, ...]:
     index = items.index(item)
     return items[:index] + items[index + 1 :]
 
@@ -308,5 +320,5 @@ def _clone(machine: GlobalTransaction) -> GlobalTransaction:
     clone = GlobalTransaction(machine.gtrid, machine.deadline_s)
     for slot in GlobalTransaction.__slots__:
         setattr(clone, slot, getattr(machine, slot))
-    clone.branches = {bqual: replace(branch) for bqual, branch in machine.branches.items()}
+    clone.branches = {bqual: copied(branch) for bqual, branch in machine.branches.items()}
     return clone
