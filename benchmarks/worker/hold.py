@@ -15,6 +15,8 @@ from handfast.frames import COORDINATOR, CallStream, channel_options
 from handfast.v1 import coordinator_pb2 as c
 
 TIMEOUT_MS = 3_600_000
+PER_CLIENT = 10_000
+"""So many by one name: a client may hold only so many open, by ``open_transactions_per_client_max``."""
 
 
 async def hold_open(spec: Spec) -> Load:
@@ -24,7 +26,8 @@ async def hold_open(spec: Spec) -> Load:
         stream = CallStream(channel, COORDINATOR)
 
         async def open_one(number: int) -> None:
-            begun = await stream.ask(c.BeginRequest(timeout_ms=TIMEOUT_MS, client="bench"))
+            client = f"bench-{number // PER_CLIENT}"
+            begun = await stream.ask(c.BeginRequest(timeout_ms=TIMEOUT_MS, client=client))
             gtrid = begun.gtrid if isinstance(begun, c.BeginResponse) else ""
             await asyncio.gather(
                 *(
