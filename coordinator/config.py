@@ -197,7 +197,7 @@ class CoordinatorConfig(BaseModel):
         200_000, description="Most messages a second on one stream; Commit and Rollback are never refused"
     )
     share_max: float = Field(
-        0.2, gt=0, le=1, description="Largest share of the coordinator's time for one caller while others want some"
+        0.15, gt=0, le=1, description="Largest share of the coordinator's time for one caller while others want some"
     )
     calls_per_stream_max: Count = Field(
         4_096, description="Most calls on one stream whose answers are not written; no more are read until some are"

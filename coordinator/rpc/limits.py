@@ -48,7 +48,7 @@ class StreamLimits:
     age_max_s: float = 0.0
     calls_max: int = 4_096
     bytes_max: int = 64 * 2**20
-    share_max: float = 0.2
+    share_max: float = 0.15
 
 
 class Streams:

@@ -44,7 +44,7 @@ FRAME_S = 90e-6
 CALL_S = 2e-6
 """The same for parsing one call, or building one reply."""
 
-BYTE_S = 4e-9
+BYTE_S = 5e-9
 """The same for each byte of a frame."""
 
 UNARY_S = 300e-6
