@@ -172,3 +172,45 @@ async def test_a_flood_of_unary_calls_leaves_the_others_their_share() -> None:
 def another(edge: Edge) -> grpc.aio.Channel:
     """A connection of its own: where nobody is asked who they are, that is what tells callers apart."""
     return grpc.aio.insecure_channel(edge.server.address, options=channel_options())
+
+
+async def test_a_connection_too_many_is_closed_and_those_that_stand_go_on() -> None:
+    async with serving(connections_max=3) as edge:
+        calm = edge.framed()
+        assert (await calm(c.BeginRequest())).gtrid
+        host, port = edge.server.address.split(":")
+        opened = [await asyncio.open_connection(host, int(port)) for _ in range(6)]
+        closed = [asyncio.create_task(reader.read()) for reader, _ in opened]
+        await eventually(lambda: sum(_is_over(task) for task in closed) >= 4)
+        assert sum(_is_over(task) for task in closed) == 4
+        assert (await calm(c.BeginRequest())).gtrid
+        for task, (_, writer) in zip(closed, opened, strict=True):
+            task.cancel()
+            writer.close()
+        await asyncio.gather(*closed, return_exceptions=True)
+
+
+def _is_over(reading: asyncio.Task[bytes]) -> bool:
+    return reading.done()
+
+
+async def test_more_calls_than_a_connection_may_have_at_once_wait_at_their_sender() -> None:
+    async with serving(calls_per_connection_max=2) as edge:
+        silent = [CallStream(edge.channel, COORDINATOR) for _ in range(2)]
+        for stream in silent:
+            await stream.ask(c.BeginRequest())
+        waiting = asyncio.ensure_future(_unary(edge.channel))
+        other = another(edge)
+        for _ in range(20):  # a connection of its own is answered meanwhile
+            await _unary(other)
+        assert not waiting.done()
+        await silent[0].close()
+        assert await waiting
+        await silent[1].close()
+        await other.close()
+
+
+async def _unary(channel: grpc.aio.Channel) -> bytes:
+    method: Any = channel.unary_unary(COORDINATOR.methods[c.BeginRequest].path)
+    answer: bytes = await method(b"")
+    return answer
