@@ -394,7 +394,7 @@ MUTANTS = (
     _mutant("a READ_ONLY branch counts as prepared", 3, GlobalTransaction, "_decide", _count_read_only),
     _mutant(
         "a lost vote counts as READ_ONLY",
-        *(127, _HANDLERS, e.VoteLost, _lost_vote_is_read_only),
+        *(173, _HANDLERS, e.VoteLost, _lost_vote_is_read_only),
         Change(table._PREPARING, e.VoteLost, may(S.PREPARING, S.COMMITTED)),
     ),
     _mutant(
@@ -409,7 +409,7 @@ MUTANTS = (
         Change(table._ABORTING, e.DecisionStood, lambda right: (S.COMMITTING,)),
         Change(table._ABORTED, e.DecisionStood, lambda right: (S.COMMITTING,)),
     ),
-    _mutant("a lost one-phase answer is an abort", 18, Driver, "_on_one_phase_failed", _lost_one_phase_is_abort),
+    _mutant("a lost one-phase answer is an abort", 85, Driver, "_on_one_phase_failed", _lost_one_phase_is_abort),
     _mutant("the sweep lists only once", 11, Recovery, "_sweep_resource", _sweep_without_second_list),
     _mutant("the sweep does not look at what is active", 115, Recovery, "_sweep_resource", _sweep_ignores_active),
     _mutant(
@@ -427,18 +427,18 @@ MUTANTS = (
     _mutant("a claimed name can be claimed again", 81, Gtrids, "claim", _claim_marks_nothing),
     _mutant("a repeated Execute runs again", 78, Requests, "execute", _execute_again),
     _mutant("the log answers before it forces", 0, SimulatedLog, "_submit", _answer_before_forced),
-    _mutant("old transactions are dropped though not ended", 12, _Durable, "_drop", _drop_unended),
+    _mutant("old transactions are dropped though not ended", 467, _Durable, "_drop", _drop_unended),
     _mutant("an ended transaction is forgotten at once", 0, _Durable, "_end", _drop_at_end),
     _mutant("the epoch does not grow", 0, MemoryLog, "open", _same_epoch),
-    _mutant("a failed fsync is taken for a refusal", 274, MemoryLog, "_fail", _survive_failed_fsync),
+    _mutant("a failed fsync is taken for a refusal", 708, MemoryLog, "_fail", _survive_failed_fsync),
     _mutant("a Rollback leaves no tombstone", 144, Branches, "_bury", always(None)),
     _mutant("a Prepare after NO is begun again", 144, Branches, "on_prepare", _prepare_again_after_no),
     _mutant("YES is voted before PREPARE is done", 0, BranchDriver, "_prepare", _vote_before_prepared),
     _mutant("42704 is taken for success", 26, Finisher, "_proved_end", _missing_is_success),
     _mutant("a lost answer to PREPARE is taken for NO", 85, Finisher, "settle_lost", _lost_prepare_is_no),
-    _mutant("UNDECIDED is taken for an abort", 128, BranchRecovery, "__init__", _act_on(c.STANDING_UNDECIDED)),
+    _mutant("UNDECIDED is taken for an abort", 34, BranchRecovery, "__init__", _act_on(c.STANDING_UNDECIDED)),
     _mutant("UNKNOWN is taken for an abort", 0, BranchRecovery, "__init__", _act_on(c.STANDING_UNKNOWN)),
-    _mutant("silence is taken for an abort", 6, BranchRecovery, "__init__", _silence_is_abort),
+    _mutant("silence is taken for an abort", 0, BranchRecovery, "__init__", _silence_is_abort),
     _mutant("a client takes a lost answer for an abort", 7, _Asked, "on_failure", _lost_answer_is_abort),
 )
 
