@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -20,7 +21,7 @@ from chaos.scenario import DECIDED, Finding, Run, Scenario
 from chaos.stack import NotInTime, Stack, wait_until
 from chaos.stack.postgres_binaries import VERSION_DEFAULT, find_binaries
 from chaos.stack.postgres_data import make_template
-from chaos.tracing import TRACE_FILE, broken_by_trace, traced_to
+from chaos.tracing import TRACE_FILE, broken_by_trace, is_at_rest, traced_to
 from handfast.v1 import admin_pb2, types_pb2
 
 _WATCHES_SEE_S_MAX = 3.0
@@ -173,7 +174,7 @@ async def _settle_branches(lab: Lab) -> None:
     await lab.comes_true(lambda: not lab.in_doubt(), _WATCHES_SEE_S_MAX)  # so that their books have every end
     if lab.trace is not None:
         # A branch may have ended in its database before its participant, whose answer was lost, has found that out.
-        await lab.comes_true(lambda: not broken_by_trace(lab.trace), IN_DOUBT_S_MAX)
+        await lab.comes_true(partial(is_at_rest, lab.trace), IN_DOUBT_S_MAX)
 
 
 def _gather(lab: Lab, healed_s: float) -> Evidence:

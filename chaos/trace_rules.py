@@ -20,6 +20,9 @@ COMMITTED, ABORTED = "COMMITTED", "ABORTED"
 COMMIT, ABORT = "COMMIT", "ABORT"
 FINAL = {COMMITTED, ABORTED, "FORGOTTEN"}
 DECIDED = {"COMMITTING": COMMITTED, "ABORTING": ABORTED, COMMITTED: COMMITTED, ABORTED: ABORTED}
+AT_REST = "comes to rest"
+"""The rule that holds at the end only."""
+
 _EXCUSED = {"one outcome for all", "one answer", "one decision", "forced before sent", "never forget a commit"}
 _COORDINATOR_STEPS = trace_table.rows(trace_table.COORDINATOR)
 _PARTICIPANT_STEPS = trace_table.rows(trace_table.PARTICIPANT)
@@ -126,7 +129,7 @@ class Follower:
                 # Of branches whose participants write no trace. One that asked has ended before its coordinator hears.
                 in_doubt |= seen.offered or set()
             if left := sorted(in_doubt - seen.ends.keys()):
-                self._broken.append(Broken("comes to rest", gtrid, "end", f"{', '.join(left)} stays in doubt"))
+                self._broken.append(Broken(AT_REST, gtrid, "end", f"{', '.join(left)} stays in doubt"))
 
     @property
     def broken(self) -> list[Broken]:

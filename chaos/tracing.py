@@ -9,6 +9,7 @@ from pathlib import Path
 
 from chaos.trace_check import check
 from chaos.trace_lines import read
+from chaos.trace_rules import AT_REST
 from handfast.trace import ENVIRONMENT_VARIABLE
 
 TRACE_FILE = "trace.jsonl"
@@ -33,6 +34,11 @@ def traced_to(path: Path | None) -> Iterator[Path | None]:
             del os.environ[ENVIRONMENT_VARIABLE]
         else:
             os.environ[ENVIRONMENT_VARIABLE] = before
+
+
+def is_at_rest(path: Path) -> bool:
+    """Whether nothing is unfinished any more, by a trace that is still being written."""
+    return all(one.rule != AT_REST for one in check(read([path]), at_rest=True).broken)
 
 
 def broken_by_trace(path: Path | None) -> list[str]:

@@ -1,6 +1,7 @@
 """The lab itself, against a real stack: what a scenario does is measured, judged, and ended whatever happens in it."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from chaos.lab import Lab
 from chaos.runner import Result, run_scenario
 from chaos.scenario import Act, Expect, Finding, Run, Scenario, all_committed
 from chaos.stack import Stack
+from chaos.trace_lines import read
+from handfast.trace import ENVIRONMENT_VARIABLE, TraceFile
 
 HOLD_S = 1.0
 
@@ -43,11 +46,11 @@ def nothing_expected(run: Run) -> Iterator[Finding]:
     yield Finding(True, "anything", "something")
 
 
-def run(shared: Path, act: Act, expect: Expect = nothing_expected) -> Result:
+def run(shared: Path, act: Act, expect: Expect = nothing_expected, *, trace: bool = False) -> Result:
     scenario = Scenario(
         name="a-test", teaches="It is a test.", expected="it works", why="because", act=act, expect=expect
     )
-    return asyncio.run(run_scenario(scenario, shared, seed=1))
+    return asyncio.run(run_scenario(scenario, shared, seed=1, trace=trace))
 
 
 def test_a_run_is_measured_and_judged(shared: Path) -> None:
@@ -76,3 +79,28 @@ def test_an_expectation_that_does_not_hold_fails_the_verdict_and_ends_every_proc
     assert result.error == "broke off: RuntimeError: the scenario itself is wrong"
     assert [event.what for event in result.events] == ["cut coordinator → ledger", "broke off"]
     assert left == []
+
+
+def test_a_traced_run_has_the_events_of_every_process_and_breaks_no_rule(shared: Path) -> None:
+    roles: set[str] = set()
+
+    async def pay_and_look(lab: Lab) -> None:
+        await lab.pay()
+        assert lab.trace is not None
+        roles.update(line.role for line in read([lab.trace]).lines)
+
+    result = run(shared, pay_and_look, trace=True)
+    assert result.run is not None, result.error
+    assert roles == {"coordinator", "participant", "client"}
+    assert result.run.violations["the traces hold"] == []
+    assert ENVIRONMENT_VARIABLE not in os.environ
+
+
+def test_a_trace_that_breaks_a_rule_fails_the_verdict(shared: Path) -> None:
+    async def forge_a_line(lab: Lab) -> None:
+        assert lab.trace is not None
+        TraceFile(str(lab.trace)).write('{"v": 1, "event": "LinesLost", "lost": 1}')
+
+    result = run(shared, forge_a_line, trace=True)
+    assert not result.passed
+    assert "complete" in result.observed
