@@ -10,7 +10,7 @@ power: a trace is no log, and nothing waits for the disk. The file is opened wit
 reads loses lines rather than stop the process.
 
 What can't be written is lost, said once in the log, and counted in the first line that can be written again
-(``LinesLost``); the service goes on. Nothing rotates or bounds the file: it grows by some 2 kB a transaction.
+(``LinesLost``); the service goes on. Nothing rotates or bounds the file: it grows by 6 to 8 kB a transaction.
 
 Text goes through ``masking``; payloads and DSNs are in no event.
 """
