@@ -120,7 +120,11 @@ class TransactionManager:
         self._trace: Trace | None = None
 
     async def __aenter__(self) -> Self:
-        """Open it."""
+        """Open it.
+
+        Raises:
+            HandfastFault: SETTING_INVALID, HANDFAST_TRACE names a file that can't be written.
+        """
         self._trace = trace_from_environment(Owner("client", self._begin.client, monotonic_s=self._clock.monotonic_s))
         self._channel = open_channel(self._address, self._tls)
         peer = f"the coordinator at {self._address}"

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+import handfast
 from coordinator.protocol.events import DecisionRefused, VoteReceived
 from coordinator.protocol.states import Vote
 from handfast.catalog import HandfastFault
 from handfast.trace import TEXT_CHARACTERS_MAX, VERSION, Owner, Trace, TraceFile, told, trace_from_environment
+from participant import Participant
 
 GTRID = "k3v9q2xw-3-0m9xk2f1c-2s"
 CANARY = "c4nary"
@@ -166,6 +168,23 @@ def test_the_variable_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert trace is not None
     trace.note("Told", GTRID)
     assert [line["role"] for line in lines(tmp_path / "trace")] == ["client"]
+
+
+async def test_a_client_whose_trace_can_t_be_written_does_not_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HANDFAST_TRACE", str(tmp_path / "not there" / "trace"))
+    with pytest.raises(HandfastFault, match="HANDFAST_TRACE"):
+        async with handfast.connect("127.0.0.1:1"):
+            pass
+
+
+def test_a_participant_whose_trace_can_t_be_written_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HANDFAST_TRACE", str(tmp_path / "not there" / "trace"))
+    with pytest.raises(HandfastFault, match="HANDFAST_TRACE"):
+        Participant("accounts", "dbname=none", coordinator="127.0.0.1:1", address="127.0.0.1:2")
 
 
 def no_space(descriptor: int, data: bytes) -> int:
