@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
 
 from coordinator.rpc.flow import Flow
-from coordinator.rpc.shares import EXPIRY_S, UNARY_S, Shares
+from coordinator.rpc.shares import EXPIRY_S, REFUSED_S, UNARY_S, Shares
 from coordinator.runtime.clock import Clock
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply
@@ -85,16 +86,20 @@ class Streams:
             bytes_max=limits.bytes_max,
         )
 
-    async def admit(self, caller_of: Callable[[Any], str], context: Any) -> None:
+    async def admit(self, caller_of: Callable[[Any], str], context: Any) -> Callable[[], None]:
         """Return when a unary call, or a new stream, may be handled.
 
         Args:
             caller_of: tells whom to hold it against.
             context: the call's.
+
+        Returns:
+            What to call when it was refused.
         """
         account = self.shares.account(caller_of(context))
         account.charge(UNARY_S)
         await account.admitted()
+        return partial(account.charge, REFUSED_S)
 
     @contextmanager
     def counted(self, caller: str) -> Iterator[None]:

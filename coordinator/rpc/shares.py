@@ -47,8 +47,12 @@ CALL_S = 2e-6
 BYTE_S = 5e-9
 """The same for each byte of a frame."""
 
-UNARY_S = 300e-6
+UNARY_S = 400e-6
 """The same for a whole unary call, or for opening a stream."""
+
+REFUSED_S = 800e-6
+"""What is charged besides when such a call is refused: more than it costs, for who goes on being refused has no use of
+the answer."""
 
 EXPIRY_S = 100e-6
 """The same for a transaction that is begun and left alone: to hold it, and to end it when its time is over. Who draws

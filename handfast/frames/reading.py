@@ -140,12 +140,17 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 # -- the serving side ----------------------------------------------------------------------------------------------
 
 
-Admit = Callable[[Context], Awaitable[None]]
-"""Returns when a call may be handled."""
+Admit = Callable[[Context], Awaitable[Callable[[], None]]]
+"""Returns when a call may be handled, with whom to tell when it is refused."""
 
 
-async def _at_once(context: Context) -> None:
-    """Admit everybody."""
+async def _at_once(context: Context) -> Callable[[], None]:
+    """Admit everybody, and take no note of who is refused."""
+    return _unnoted
+
+
+def _unnoted() -> None:
+    pass
 
 
 def careful(server: grpc.aio.Server, admit: Admit = _at_once) -> Any:
@@ -191,16 +196,24 @@ def _careful(handler: Any, admit: Admit) -> Any:
 
 def _careful_coroutine(behaviour: Callable[[Any, Any], Awaitable[Any]], admit: Admit, read: Read | None) -> Any:
     async def unary(request: Any, context: Context) -> Any:
-        await admit(context)
-        if type(request) is Unreadable:
-            await abort(context, request.fault())
-        return await behaviour(request, context)
+        refused = await admit(context)
+        try:
+            if type(request) is Unreadable:
+                await abort(context, request.fault())
+            return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            refused()
+            raise
 
     async def streamed(requests: AsyncIterator[bytes], context: Context) -> Any:
-        await admit(context)
+        refused = await admit(context)
         try:
             return await behaviour(Readable(requests, read or _never), context)
+        except grpc.aio.AbortError:
+            refused()
+            raise
         except HandfastFault as fault:
+            refused()
             await abort(context, fault)
 
     return unary if read is None else streamed

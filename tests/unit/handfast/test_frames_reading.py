@@ -1,6 +1,7 @@
 """Bytes that are no message: answered from the catalog on one side, reported on the other, logged on neither."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -8,14 +9,14 @@ import grpc.aio
 import pytest
 
 from handfast.catalog import HandfastFault
-from handfast.frames import COORDINATOR, PARTICIPANT, CallFailed, CallStream, channel_options, failure_of_rpc
+from handfast.frames import COORDINATOR, PARTICIPANT, CallFailed, CallStream, careful, channel_options, failure_of_rpc
 from handfast.frames.reading import FRAME_DEPTH, MESSAGES_MAX, Unreadable, is_too_dense, reader
 from handfast.masking import MASK, masked
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
 from handfast.v1 import types_pb2 as t
-from participant.server import servicer_of
+from participant.server import ParticipantServicer, servicer_of
 from tests.integration.coordinator.edge import serving
 
 GARBAGE = [b"\xff\xff\xff", b"\x0a\x05abc", b"\x0b" * 200]
@@ -80,6 +81,35 @@ async def test_a_participant_answers_the_same(caplog: pytest.LogCaptureFixture) 
             assert failure_of_rpc(refused.value, "it").code == "MESSAGE_MALFORMED"
     await server.stop(None)
     assert caplog.records == []
+
+
+async def test_whoever_admits_calls_hears_of_each_and_of_those_that_are_refused() -> None:
+    admitted, refused = list[str](), list[None]()
+
+    async def admit(context: Any) -> Callable[[], None]:
+        admitted.append(context.peer())
+        return lambda: refused.append(None)
+
+    server = grpc.aio.server()
+    participant_pb2_grpc.add_ParticipantServicer_to_server(ParticipantServicer(), careful(server, admit))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        unary: Any = channel.unary_unary(PARTICIPANT.methods[p.InspectRequest].path)
+        for data in (b"", b"\xff"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await unary(data)
+        connect: Any = channel.stream_stream(PARTICIPANT.connect_path)
+        stream = connect()
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        assert (len(admitted), len(refused)) == (3, 2)
+        stream = connect()
+        await stream.write(b"\xff")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stream.read()
+        assert (len(admitted), len(refused)) == (4, 3)
+    await server.stop(None)
 
 
 async def test_an_id_whose_call_has_no_answer_yet_can_not_be_used_again() -> None:

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.message import Message
 
 from coordinator.rpc.limits import AGE_OF_STREAM, StreamLimits, Streams
-from coordinator.rpc.shares import BURST_S, EXPIRY_S
+from coordinator.rpc.shares import BURST_S, EXPIRY_S, REFUSED_S, UNARY_S
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply, server_options
 from handfast.v1 import coordinator_pb2 as c
@@ -77,6 +77,16 @@ async def test_who_begins_and_leaves_alone_pays_for_the_end_as_well() -> None:
     for _ in range(2 * int(BURST_S / EXPIRY_S)):
         dispatch(c.BeginRequest(), lambda answer: None)
     assert held.shares.account("greedy").wait_s() > 0.0
+
+
+async def test_a_unary_call_is_charged_and_one_that_is_refused_is_charged_more() -> None:
+    held = streams(ManualClock())
+    account = held.shares.account("greedy")
+    await held.admit(lambda context: "greedy", None)
+    assert account.used.at(held.shares.clock.now_s()) == UNARY_S
+    refused = await held.admit(lambda context: "greedy", None)
+    refused()
+    assert account.used.at(held.shares.clock.now_s()) == 2 * UNARY_S + REFUSED_S
 
 
 async def test_a_stream_ends_at_its_age_and_not_before() -> None:
