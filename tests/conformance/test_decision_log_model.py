@@ -164,6 +164,14 @@ class LogMachine(RuleBasedStateMachine):
         assert self.heard == answers_of(self.model, self.pending)
         self.pending, self.heard = [], []
 
+    @rule(number=NUMBERS, at_unix_ms=TIMES)
+    def live_through_a_transaction(self, number: int, at_unix_ms: int) -> None:
+        """What chance alone brings about too rarely."""
+        self.decide(number, at_unix_ms, rolls_back=False)
+        self.force_and_compare()
+        self.end(number, at_unix_ms, Outcome.COMMITTED)
+        self.force_and_compare()
+
     @rule()
     def close_and_reopen(self) -> None:
         self.rig.release()
