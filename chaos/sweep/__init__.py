@@ -1,6 +1,6 @@
 """The crash sweep: the coordinator dies, or its disk fails, at every single call that changes its log's files.
 
-    python -m chaos.sweep            every point, some ten minutes; `make crash-sweep`
+    python -m chaos.sweep            every point, some 12 minutes on two cores; `make crash-sweep`
     python -m chaos.sweep --quick    every fifth, and every force
 
 Why it is complete. What a crash leaves is what the calls before it have written, so there are only as many different
