@@ -1,4 +1,4 @@
-"""A transaction driven with `buf curl` alone, as the README's section "Any language" shows it."""
+"""A transaction driven with `buf curl` alone, as the README's section "Any language" and the guide show it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.docs.commands import replay
 from tests.docs.pages import README, block_with, session
 
 STEP_BY_STEP = block_with(README, "Coordinator/Begin", "console")
-AT_ONCE = block_with(README, "Coordinator/Execute", "console")
+AT_ONCE = block_with(REPOSITORY / "docs" / "guide-any-language.md", "Coordinator/Execute", "console")
 
 
 def test_begin_the_calls_and_commit_go_as_shown(bank: BankStack, bank_ports: dict[str, str]) -> None:
