@@ -62,6 +62,8 @@ class Followed:
         durable: whether a commit record is known to be durable.
         aborted: whether its coordinator decided the abort.
         by_hand: whether an operator, or somebody past everybody, had a hand in it.
+        changed_nothing: whether it was committed without a record, because every branch was read-only. Committed and
+            aborted are one and the same then, and its coordinator's next life presumes the abort.
         said: who first said COMMITTED and ABORTED.
         prepared: branches that voted YES, as their participants say.
         ends: how branches that were prepared ended, as their participants say.
@@ -76,6 +78,7 @@ class Followed:
     durable: bool = False
     aborted: bool = False
     by_hand: bool = False
+    changed_nothing: bool = False
     said: dict[str, str] = field(default_factory=dict)
     prepared: set[str] = field(default_factory=set)
     ends: dict[str, str] = field(default_factory=dict)
@@ -257,6 +260,7 @@ class Follower:
         missing = [bqual for bqual in seen.branches if seen.votes.get(bqual) not in ("YES", "READ_ONLY")]
         if missing:
             self._say("commit needs every vote", line, f"commit is chosen without the yes of {', '.join(missing)}")
+        seen.changed_nothing = "force" not in effects
         if "force" in effects:
             self._check_record(line, seen, frozenset(effects["force"]))
 
@@ -365,7 +369,7 @@ class Follower:
     def _claim(self, line: Line, seen: Followed, outcome: str) -> None:
         """Somebody says how the transaction ends."""
         seen.said.setdefault(outcome, line.who)
-        if len(seen.said) == 2:
+        if len(seen.said) == 2 and not seen.changed_nothing:
             both = " and ".join(f"{end} ({who})" for end, who in sorted(seen.said.items()))
             self._say("one outcome for all", line, f"it is {both}")
 

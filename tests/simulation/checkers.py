@@ -230,8 +230,8 @@ class Checkers:
         told.setdefault(outcome, whom)
         if gtrid in self.by_hand:
             return
-        # Where nothing was changed, committed and aborted are one and the same: a read-only transaction leaves no record,
-        # so a coordinator that died after it said "committed" presumes the abort in its next life.
+        # Where nothing was changed, committed and aborted are one and the same: a read-only transaction leaves no
+        # record, so a coordinator that died after it said "committed" presumes the abort in its next life.
         if len(SURE.intersection(told)) == 2 and any(branch.changed for branch in self.of(gtrid)):
             both = "; ".join(f"{one} ({whom})" for one, whom in sorted(told.items()))
             self.broken("one outcome for all", gtrid, f"told {both}")

@@ -375,6 +375,17 @@ def test_what_is_unfinished_is_wrong_only_of_a_run_at_rest() -> None:
     assert broken(trace, at_rest=False) == set()
 
 
+def test_of_a_transaction_that_changed_nothing_committed_and_aborted_are_one() -> None:
+    """A read-only transaction leaves no record, so the coordinator's next life presumes its abort."""
+    read_only = {"bqual": A, "vote": "READ_ONLY", "now_s": 1.0}
+    branches = {A: ["PREPARING", "COMMITTED"]}
+    voted = {"fields": read_only, "branches": branches, "outcome": "COMMITTED"}
+    presumed = {"role": "client", "name": "", "event": "Told", "gtrid": G, "fields": {"outcome": "ABORTED"}}
+    trace = [*right()[:3], coordinator("CommitRequested", "ACTIVE", "PREPARING", branches={A: ["ACTIVE", "PREPARING"]})]
+    last_vote = coordinator("VoteReceived", "PREPARING", "COMMITTED", A) | voted
+    assert broken([*trace, last_vote, presumed]) == set()
+
+
 def test_a_branch_that_asked_for_itself_is_at_rest_before_its_coordinator_knows() -> None:
     trace = right()
     del trace[find(trace, "BranchEnded", B) :]
