@@ -13,8 +13,10 @@ round measures three things, one right after the other:
     burner    with a process that takes as much CPU as the garbage client just did, and talks to nobody
 
 ``garbage / burner`` is what the garbage did to the server, and the figure that has to stay above two thirds.
-``garbage / alone`` is told with it, and so is how much CPU the coordinator spent on each good transaction, compared
-with alone: where the good client keeps the coordinator busy, that is the same harm, seen without the machine around it.
+``garbage / alone`` is told with it. So is the coordinator's CPU time for each good transaction, alone by with garbage:
+where the good client keeps the coordinator busy, that is the same harm, seen without the machine around it. And so is
+what garbage took of a core, which hardly depends on what else the machine does: the share that a caller may have is one
+of time, and a coordinator that gets a third of a core for itself gives away three times as much of that.
 
     kinds     the mischief, by name
     client    the garbage client's process

@@ -35,7 +35,7 @@ class Measured:
     Args:
         per_second: transactions a second.
         p99_ms: how long the slowest hundredth took at least, in milliseconds.
-        coordinator_us: the coordinator's CPU time for each good transaction, in microseconds.
+        coordinator_us: the coordinator's CPU time by good transactions, in microseconds for each.
         other_share: the share of a core that the other process took.
         coordinator_mib: the coordinator's memory afterwards.
     """
@@ -158,7 +158,16 @@ def _used_s(process: psutil.Process | None) -> float:
     return float(times.user + times.system)
 
 
-COLUMNS = ("kind", "of burner (min … max)", "of alone", "by coordinator CPU", "its own CPU", "p99 ms", "RSS MiB")
+COLUMNS = (
+    "kind",
+    "of burner (min … max)",
+    "of alone",
+    "by coordinator CPU",
+    "of a core",
+    "its own CPU",
+    "p99 ms",
+    "RSS MiB",
+)
 
 
 def _cells(result: Result) -> tuple[str, ...]:
@@ -168,6 +177,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{ratio.median:.2f} ({ratio.min:.2f} … {ratio.max:.2f})",
         f"{result.to_alone.median:.2f}",
         f"{result.cpu_to_alone.median:.2f}",
+        f"{summarize(map(_core_taken, result.alone, result.garbage)).median:.2f}",
         f"{summarize(one.other_share for one in result.garbage).median:.2f}",
         f"{_p99(result.alone):.0f} → {_p99(result.garbage):.0f}",
         f"{max(one.coordinator_mib for one in result.garbage):.0f}",
@@ -186,6 +196,11 @@ def _print(results: Sequence[Result]) -> None:
     for result in results:
         table.add_row(*_cells(result))
     Console(width=120).print(table)
+
+
+def _core_taken(alone: Measured, garbage: Measured) -> float:
+    """What the coordinator spent on garbage, as a share of a core: all that its good transactions did not cost."""
+    return max(0.0, (garbage.coordinator_us - alone.coordinator_us) * garbage.per_second / 1e6)
 
 
 def _p99(measured: Sequence[Measured]) -> float:

@@ -4,6 +4,10 @@
 ``history``              events → lines that a person reads
 ``coordinator_service``  what applications and participants ask; one dispatch for unary calls and batched streams
 ``admin_service``        what an operator asks
+``access``               who asks, and who is turned away; ``guarded`` is the dispatch for those who have to say
+``limits``               what one caller may take: streams, messages a second, and with ``shares`` and ``flow`` time and
+                         memory
+``trail``                the audit trail
 ``watching``             a bounded queue for each who watches
 ``listening``            ports, TLS
 ``server``               the whole coordinator, assembled, started and stopped

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from coordinator.rpc.shares import BYTE_S, CALL_S, FRAME_S, Account
+from coordinator.rpc.shares import BROKEN_S, BYTE_S, CALL_S, FRAME_S, Account
 from coordinator.runtime.clock import Clock
+from handfast.catalog import HandfastFault
 
 SLICE_CALLS = 256
 """How many calls are handled in one go: as many as our own senders put into a frame."""
@@ -84,7 +85,20 @@ class Flow:
     # -- in --------------------------------------------------------------------------------------------------------
 
     async def calls(self) -> AsyncIterator[Any]:
-        """The frames, or slices of them, each when it is time for it."""
+        """The frames, or slices of them, each when it is time for it.
+
+        Raises:
+            HandfastFault: what came is no frame. It is paid for all the same, and more than by its bytes: for whoever
+                sends such a thing gRPC has unpacked all that came behind it.
+        """
+        try:
+            async for piece in self._timely():
+                yield piece
+        except HandfastFault:
+            self._account.charge(BROKEN_S + self._frames.size * BYTE_S)
+            raise
+
+    async def _timely(self) -> AsyncIterator[Any]:
         async for frame in self._frames:
             size = self._frames.size
             self._take(len(frame.calls), size)

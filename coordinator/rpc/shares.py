@@ -54,6 +54,9 @@ REFUSED_S = 800e-6
 """What is charged besides when such a call is refused: more than it costs, for who goes on being refused has no use of
 the answer."""
 
+BROKEN_S = 20e-3
+"""What is charged for a stream that was broken by something that is no frame. No peer of ours ever sends one."""
+
 EXPIRY_S = 100e-6
 """The same for a transaction that is begun and left alone: to hold it, and to end it when its time is over. Who draws
 names in blocks, as our client does, never begins one without a use for it."""

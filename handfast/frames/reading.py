@@ -265,10 +265,10 @@ class Readable:
             HandfastFault: MESSAGE_MALFORMED.
         """
         data = await anext(self._requests)
+        self.size = len(data)
         message = self._read(data)
         if type(message) is Unreadable:
             raise message.fault()
-        self.size = len(data)
         return message
 
 

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from coordinator.rpc.flow import SLICE_CALLS, SLICE_CALLS_CONTESTED, Flow
-from coordinator.rpc.shares import Shares
+from coordinator.rpc.shares import BROKEN_S, BYTE_S, Shares
 from coordinator.runtime.clock import SystemClock
+from handfast.catalog import HandfastFault
 from handfast.v1 import coordinator_pb2 as c
 from tests.clock import ManualClock
 
@@ -139,3 +142,24 @@ async def test_a_caller_over_its_share_is_read_in_small_slices_and_waits_between
         assert read == [SLICE_CALLS_CONTESTED] * count
         account.charge(0.1)
     reader.cancel()
+
+
+class Broken:
+    """A stream whose first frame is none, of so many bytes."""
+
+    size = 16 * 2**20
+
+    def __aiter__(self) -> "Broken":
+        return self
+
+    async def __anext__(self) -> Any:
+        raise HandfastFault("MESSAGE_MALFORMED", kind="frame", problem="it is none")
+
+
+async def test_what_is_no_frame_is_paid_for_by_its_bytes_and_more() -> None:
+    clock = ManualClock()
+    account = Shares(clock, 0.2).account("greedy")
+    broken: Any = Broken()
+    with pytest.raises(HandfastFault):
+        await read_all(Flow(broken, broken, account, clock, calls_max=10, bytes_max=10), [])
+    assert account.used.at(clock.now_s()) == BROKEN_S + Broken.size * BYTE_S
