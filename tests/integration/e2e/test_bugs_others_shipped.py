@@ -61,7 +61,7 @@ INDEX: dict[str, tuple[str, ...]] = {
     "commit reported while a branch is still prepared (citus 3780)": (
         f"{HERE}::test_when_a_commit_is_reported_no_branch_is_prepared_any_more",
         f"{RUNTIME}/test_driver_commit.py::test_commit_is_answered_when_every_branch_has_applied_it",
-        "tests/unit/protocol/test_every_state.py::test_committed_is_said_only_when_no_branch_is_prepared_any_more",
+        "tests/unit/protocol/test_every_state.py::test_in_every_state",
     ),
     "a node that inherits another's identity rolls back its commits (citus 8855)": (
         f"{E2E}/test_bad_input.py::test_a_log_of_another_coordinator_is_refused",
