@@ -19,6 +19,7 @@ from coordinator.log.records import ParticipantRecord
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.rpc import codec
 from coordinator.rpc.limits import Streams
+from coordinator.rpc.shares import EARNED_UNARY_S
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
@@ -224,7 +225,9 @@ class CoordinatorService(CoordinatorServicer):
             await abort(context, fault)
 
     async def _unary(self, request: Message, context: Context) -> Any:
-        return await answer_unary(await self._dispatch(context), request, context, service=COORDINATOR.name)
+        dispatch = await self._dispatch(context)
+        earning = self._streams.earning(dispatch, dispatch.caller or context.peer(), EARNED_UNARY_S)
+        return await answer_unary(earning, request, context, service=COORDINATOR.name)
 
     async def _dispatch(self, context: Context) -> Dispatch:
         try:

@@ -17,12 +17,16 @@ from typing import Any
 from google.protobuf.message import Message
 
 from coordinator.rpc.flow import Flow
-from coordinator.rpc.shares import EXPIRY_S, REFUSED_S, UNARY_S, Shares
+from coordinator.rpc.shares import EARNED_BRANCH_S, EARNED_S, EARNING_BRANCHES_MAX, EXPIRY_S, REFUSED_S, UNARY_S, Shares
 from coordinator.runtime.clock import Clock
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply
 from handfast.v1 import coordinator_pb2 as c
+from handfast.v1 import types_pb2 as t
 
+Dispatch = Callable[[Message, Reply], None]
+
+COMMITTING = (c.CommitRequest, c.ExecuteRequest)
 ENDING = (c.CommitRequest, c.RollbackRequest)
 """What is never refused for coming too often."""
 
@@ -118,7 +122,39 @@ class Streams:
             if not self._open[caller]:
                 del self._open[caller]
 
-    def paced(self, dispatch: Callable[[Message, Reply], None], caller: str) -> Callable[[Message, Reply], None]:
+    def earning(self, dispatch: Dispatch, caller: str, each_s: float = EARNED_S) -> Dispatch:
+        """The dispatch, by which each transaction that commits pays for its messages.
+
+        An answer that is there at once earns nothing: it is of a transaction that had ended, or had nothing in it.
+
+        Args:
+            dispatch: takes each call.
+            caller: whose account it is.
+            each_s: what a transaction earns, in seconds, without what its branches add.
+        """
+        account = self.shares.account(caller)
+
+        def earning_dispatch(request: Message, reply: Reply) -> None:
+            if not isinstance(request, COMMITTING):
+                dispatch(request, reply)
+                return
+            at_once = True
+            branches = len(request.operations) if isinstance(request, c.ExecuteRequest) else request.branches
+            earned_s = each_s + EARNED_BRANCH_S * min(branches, EARNING_BRANCHES_MAX)
+
+            def answer(message: Message | HandfastFault) -> None:
+                if at_once or not isinstance(message, c.CommitResponse | c.ExecuteResponse):
+                    pass
+                elif message.outcome == t.OUTCOME_COMMITTED:
+                    account.earn(message.gtrid, earned_s)
+                reply(message)
+
+            dispatch(request, answer)
+            at_once = False
+
+        return earning_dispatch
+
+    def paced(self, dispatch: Dispatch, caller: str) -> Dispatch:
         """The dispatch, for one stream, with its token bucket.
 
         Args:
@@ -126,6 +162,7 @@ class Streams:
             caller: whose account is charged for what will come of a call.
         """
         charge = self.shares.account(caller).charge
+        dispatch = self.earning(dispatch, caller)
         rate = float(self._limits.messages_per_s_max)
         now_s = self._clock.now_s
         tokens, filled_s = rate, now_s()

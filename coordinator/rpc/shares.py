@@ -10,8 +10,9 @@ it has used up beyond that (a *debt*) it waits out before its next frame is read
 gathers in memory: a frame that is not read stays with its sender, by the flow control of HTTP/2.
 
 What is charged is only what the caller's own messages cost on arrival and on the way back: reading, refusing,
-answering. The work of a transaction that goes on between, its votes, forces and acknowledgements, is not, so that a
-client who commits is hardly ever held up, and one who only asks is.
+answering. The work of a transaction that goes on between, its votes, forces and acknowledgements, is not. And what its
+messages cost is given back when it commits: a coordinator is there for that. So a client who commits is not held up,
+however much it commits beside others, and one who only asks is.
 
 A leaky bucket with a decaying sum beside it, both brought up to date when they are looked at: no timer.
 """
@@ -57,6 +58,24 @@ the answer."""
 BROKEN_S = 20e-3
 """What is charged for a stream that was broken by something that is no frame. No peer of ours ever sends one."""
 
+EARNED_S = 300e-6
+"""What a committed transaction earns its client: about what its messages cost when each of them comes alone."""
+
+EARNED_UNARY_S = 2 * UNARY_S + 200e-6
+"""The same for one that is begun and committed by unary calls."""
+
+EARNED_BRANCH_S = 60e-6
+"""What each of its branches adds to that, for to begin with them is done when the message comes."""
+
+EARNING_BRANCHES_MAX = 64
+"""More of them add nothing: how many there are, a client may say."""
+
+LOOK_AGAIN_S = 0.01
+"""How long somebody waits before it is looked whether less is owed by now, in seconds."""
+
+PAID_MAX = 8_192
+"""Of how many transactions it is remembered that they were paid for; more than can be waited for on a stream."""
+
 EXPIRY_S = 100e-6
 """The same for a transaction that is begun and left alone: to hold it, and to end it when its time is over. Who draws
 names in blocks, as our client does, never begins one without a use for it."""
@@ -84,12 +103,13 @@ class Account:
         shares: whose account it is.
     """
 
-    __slots__ = ("_balance_s", "_filled_s", "_queue", "_shares", "used")
+    __slots__ = ("_balance_s", "_filled_s", "_paid", "_queue", "_shares", "used")
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
         self._balance_s = BURST_S
         self._filled_s = shares.clock.now_s()
+        self._paid: dict[str, None] = {}  # the transactions that have earned something, the oldest first
         self._queue = asyncio.Lock()  # fair: who came first goes on first
         self.used = _Decaying()
 
@@ -101,6 +121,17 @@ class Account:
         self._filled_s = now_s
         self.used.add(seconds, now_s)
         shares.used.add(seconds, now_s)
+
+    def earn(self, gtrid: str, seconds: float) -> None:
+        """Give back what a transaction's messages cost, because it committed; once, however often that is told."""
+        if gtrid in self._paid:
+            return
+        self._paid[gtrid] = None
+        if len(self._paid) > PAID_MAX:
+            del self._paid[next(iter(self._paid))]
+        now_s = self._shares.clock.now_s()
+        self._balance_s = min(self._balance_at(now_s) + seconds, BURST_S)
+        self._filled_s = now_s
 
     def wait_s(self) -> float:
         """How long the caller's next message has to wait, in seconds; 0 when it need not."""
@@ -127,7 +158,7 @@ class Account:
             return
         async with self._queue:
             while (wait_s := self.wait_s()) > 0.0:
-                await self._shares.clock.sleep(wait_s)
+                await self._shares.clock.sleep(min(wait_s, LOOK_AGAIN_S))
 
 
 class Shares:

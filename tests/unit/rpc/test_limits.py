@@ -6,10 +6,11 @@ import pytest
 from google.protobuf.message import Message
 
 from coordinator.rpc.limits import AGE_OF_STREAM, StreamLimits, Streams
-from coordinator.rpc.shares import BURST_S, EXPIRY_S, REFUSED_S, UNARY_S
+from coordinator.rpc.shares import BURST_S, EARNING_BRANCHES_MAX, EXPIRY_S, REFUSED_S, UNARY_S
 from handfast.catalog import HandfastFault
 from handfast.frames import Reply, server_options
 from handfast.v1 import coordinator_pb2 as c
+from handfast.v1 import types_pb2 as t
 from tests.clock import ManualClock
 
 
@@ -116,3 +117,75 @@ def test_the_settings_reach_the_server() -> None:
     assert isinstance(grace_ms, int)
     assert grace_ms > AGE_OF_STREAM * 100_000, "a stream must be able to end in good order"
     assert "grpc.max_connection_age_ms" not in dict(server_options())
+
+
+class Client:
+    """A client that owes a second, beside another who wants time, and the answers that its requests wait for."""
+
+    def __init__(self) -> None:
+        clock = ManualClock()
+        held = streams(clock)
+        self.account = held.shares.account("billing")
+        held.shares.account("somebody else").charge(0.1)
+        self.account.charge(1.0)
+        self.waiting: list[Reply] = []
+        self.answered: list[Message | HandfastFault] = []
+        self._dispatch = held.earning(lambda request, reply: self.waiting.append(reply), "billing", 0.1)
+
+    def ask(self, request: Message, answer: Message) -> bool:
+        """Ask, and be answered later; tells whether less is owed then."""
+        owed_s = self.account.wait_s()
+        self._dispatch(request, self.answered.append)
+        self.waiting.pop()(answer)
+        assert self.answered.pop() is answer
+        return self.account.wait_s() < owed_s
+
+
+def committed(gtrid: str) -> c.CommitResponse:
+    return c.CommitResponse(gtrid=gtrid, outcome=t.OUTCOME_COMMITTED)
+
+
+async def test_a_transaction_that_commits_gives_back_what_it_cost_once() -> None:
+    client = Client()
+    assert client.ask(c.CommitRequest(), committed("a"))
+    assert client.ask(c.ExecuteRequest(), c.ExecuteResponse(gtrid="b", outcome=t.OUTCOME_COMMITTED))
+    assert not client.ask(c.CommitRequest(), committed("a"))
+
+
+async def test_nothing_is_given_back_for_an_abort_or_for_another_call() -> None:
+    client = Client()
+    assert not client.ask(c.CommitRequest(), c.CommitResponse(gtrid="a", outcome=t.OUTCOME_ABORTED))
+    assert not client.ask(c.InquireRequest(), c.InquireResponse(gtrid="a", outcome=t.OUTCOME_COMMITTED))
+
+
+async def test_nothing_is_given_back_for_what_had_been_committed_before() -> None:
+    clock = ManualClock()
+    held = streams(clock)
+    account = held.shares.account("billing")
+    held.shares.account("somebody else").charge(0.1)
+    account.charge(1.0)
+    owed_s = account.wait_s()
+    held.paced(lambda request, reply: reply(committed("a")), "billing")(c.CommitRequest(), lambda answer: None)
+    assert account.wait_s() == owed_s
+
+
+async def test_a_stream_earns_too() -> None:
+    clock, waiting = ManualClock(), list[Reply]()
+    held = streams(clock)
+    account = held.shares.account("billing")
+    held.shares.account("somebody else").charge(0.1)
+    account.charge(1.0)
+    owed_s = account.wait_s()
+    held.paced(lambda request, reply: waiting.append(reply), "billing")(c.CommitRequest(), lambda answer: None)
+    waiting.pop()(committed("a"))
+    assert account.wait_s() < owed_s
+
+
+async def test_more_branches_give_back_more_up_to_a_number() -> None:
+    owed_s = []
+    for branches in (0, 2, EARNING_BRANCHES_MAX, 4_000_000):
+        client = Client()
+        client.ask(c.CommitRequest(branches=branches), committed("a"))
+        owed_s.append(client.account.wait_s())
+    none, two, most, too_many = owed_s
+    assert none > two > most == too_many

@@ -2,7 +2,16 @@
 
 import asyncio
 
-from coordinator.rpc.shares import ACCOUNTS_MAX, BURST_S, DEBT_S_MAX, OTHERS_S_MIN, Account, Shares
+from coordinator.rpc.shares import (
+    ACCOUNTS_MAX,
+    BURST_S,
+    DEBT_S_MAX,
+    LOOK_AGAIN_S,
+    OTHERS_S_MIN,
+    PAID_MAX,
+    Account,
+    Shares,
+)
 from tests.clock import ManualClock
 
 SHARE = 0.2
@@ -102,3 +111,29 @@ def test_accounts_that_nobody_uses_are_closed() -> None:
 async def _turns(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def test_what_is_earned_is_saved_up_to_the_burst_only_and_forgotten_in_time() -> None:
+    clock = ManualClock()
+    greedy, modest = accounts(clock)
+    modest.charge(0.1)
+    greedy.earn("a", 1.0)
+    greedy.charge(BURST_S + 0.01)
+    assert greedy.wait_s() > 0.0
+    for number in range(PAID_MAX):
+        greedy.earn(str(number), 0.0)
+    greedy.earn("a", 1.0)
+    assert greedy.wait_s() == 0.0
+
+
+async def test_whoever_waits_goes_on_when_enough_was_earned() -> None:
+    clock = ManualClock()
+    greedy, modest = accounts(clock)
+    modest.charge(1.0)
+    greedy.charge(BURST_S + 0.2)
+    waiting = asyncio.create_task(greedy.admitted())
+    await asyncio.sleep(0)
+    greedy.earn("a", 0.2)
+    clock.advance(LOOK_AGAIN_S)
+    await asyncio.wait_for(waiting, 1)  # and not only after what was owed at first
+    assert greedy.wait_s() == 0.0
