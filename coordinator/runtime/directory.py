@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from coordinator.log.records import ParticipantRecord
 from handfast.catalog import HandfastFault
@@ -68,8 +68,12 @@ class Directory:
         )
         return instances
 
-    def pick(self, resource: str) -> ParticipantRecord:
-        """Choose a process for new work, in turn.
+    def pick(self, resource: str, is_up: Callable[[ParticipantRecord], bool] = lambda known: True) -> ParticipantRecord:
+        """Choose a process for new work, in turn among those that are up; among all when none is.
+
+        Args:
+            resource: whose.
+            is_up: tells whether a process can be reached now.
 
         Raises:
             HandfastFault: RESOURCE_UNKNOWN.
@@ -80,4 +84,8 @@ class Directory:
         # Each resource has turns of its own: with one count for all, requests that name two resources would always meet
         # the same process of each.
         turn = self._turns[resource] = self._turns.get(resource, -1) + 1
-        return list(instances.values())[turn % len(instances)]
+        known = list(instances.values())
+        if len(known) > 1:
+            # One that is gone for good is not told apart from one that will be back, and stays in the directory.
+            known = [one for one in known if is_up(one)] or known
+        return known[turn % len(known)]

@@ -63,6 +63,7 @@ class Requests:
         self.driver = driver
         self.gtrids = gtrids
         self.directory = directory
+        self.is_up: Callable[[ParticipantRecord], bool] = lambda known: True
         self.stopping = False
         self.on_registered: list[Callable[[ParticipantRecord], None]] = []
 
@@ -234,7 +235,7 @@ class Requests:
                 raise HandfastFault("PAYLOAD_TOO_LARGE", operation=operation.name, size=size, limit=limit)
             if resource not in chosen:
                 self._bqual(resource, "any")
-                chosen[resource] = make_bqual(resource, self.directory.pick(resource).instance)
+                chosen[resource] = make_bqual(resource, self.directory.pick(resource, self.is_up).instance)
             placed.append(chosen[resource])
         if len(chosen) > self.driver.options.branches_max:
             raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=self.driver.options.branches_max)

@@ -293,3 +293,12 @@ async def test_a_dead_address_aborts_the_transaction_and_says_which(
     assert (response.outcome, response.cause) == (t.OUTCOME_ABORTED, t.ABORT_CAUSE_UNREACHABLE)
     assert "ledger.one" in response.reason
     await eventually(lambda: accounts.ends == {(gtrid, "accounts.one"): t.BRANCH_STATE_ABORTED})
+
+
+async def test_one_shot_work_is_not_given_to_a_process_that_is_gone(ask: Ask, accounts: Scripted) -> None:
+    """A process that never comes back stays registered; its share of the work must not be lost for ever."""
+    await ask(c.RegisterRequest(resource="accounts", instance="gone", address="127.0.0.1:1"))
+    for _ in range(6):
+        answer = await ask(c.ExecuteRequest(operations=[operation("accounts")]))
+        assert answer.outcome == t.OUTCOME_COMMITTED
+    assert accounts.count(p.CommitOnePhaseRequest) == 6

@@ -43,3 +43,10 @@ def test_a_resource_that_nobody_serves_is_a_fault() -> None:
     with pytest.raises(HandfastFault) as raised:
         Directory().pick("accounts")
     assert raised.value.code == "RESOURCE_UNKNOWN"
+
+
+def test_new_work_goes_to_processes_that_are_up_and_to_any_when_none_is() -> None:
+    directory = Directory([participant(f"accounts.i{n}") for n in range(3)])
+    up = {"i1", "i2"}
+    assert {directory.pick("accounts", lambda one: one.instance in up).instance for _ in range(6)} == up
+    assert {directory.pick("accounts", lambda one: False).instance for _ in range(6)} == {"i0", "i1", "i2"}
