@@ -20,9 +20,12 @@ A leaky bucket with a decaying sum beside it, both brought up to date when they 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 
 from coordinator.runtime.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 BURST_S = 0.05
 """What a caller may use at once, after a pause, in seconds of the coordinator's time."""
@@ -73,6 +76,8 @@ EARNING_BRANCHES_MAX = 64
 LOOK_AGAIN_S = 0.01
 """How long somebody waits before it is looked whether less is owed by now, in seconds."""
 
+TELL_AGAIN_S = 60.0
+
 PAID_MAX = 8_192
 """Of how many transactions it is remembered that they were paid for; more than can be waited for on a stream."""
 
@@ -101,12 +106,15 @@ class Account:
 
     Args:
         shares: whose account it is.
+        caller: whose time it counts, for the log.
     """
 
-    __slots__ = ("_balance_s", "_filled_s", "_paid", "_queue", "_shares", "used")
+    __slots__ = ("_balance_s", "_caller", "_filled_s", "_paid", "_queue", "_shares", "_told_s", "used")
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: Shares, caller: str) -> None:
         self._shares = shares
+        self._caller = caller
+        self._told_s = -math.inf  # when the log was last told that it has to wait
         self._balance_s = BURST_S
         self._filled_s = shares.clock.now_s()
         self._paid: dict[str, None] = {}  # the transactions that have earned something, the oldest first
@@ -156,9 +164,22 @@ class Account:
         """Return when the caller's next message may be handled, at once as a rule."""
         if not self._queue.locked() and self.wait_s() <= 0.0:
             return
+        self._tell()
         async with self._queue:
             while (wait_s := self.wait_s()) > 0.0:
                 await self._shares.clock.sleep(min(wait_s, LOOK_AGAIN_S))
+
+    def _tell(self) -> None:
+        """Say that somebody is held up, for it shows nowhere else why it is slow; not more than once a minute."""
+        now_s = self._shares.clock.now_s()
+        if now_s - self._told_s >= TELL_AGAIN_S:
+            self._told_s = now_s
+            logger.warning(
+                "%s asks for more than its share of the coordinator's time, and waits while others want some "
+                "(share_max is %g; transactions that commit don't count)",
+                self._caller,
+                self._shares.share_max,
+            )
 
 
 class Shares:
@@ -181,7 +202,7 @@ class Shares:
         if account is None:
             if len(self._accounts) >= ACCOUNTS_MAX:
                 self._close_unused()
-            account = self._accounts[caller] = Account(self)
+            account = self._accounts[caller] = Account(self, caller)
         return account
 
     def _close_unused(self) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from coordinator.rpc.shares import (
     ACCOUNTS_MAX,
     BURST_S,
@@ -9,6 +11,7 @@ from coordinator.rpc.shares import (
     LOOK_AGAIN_S,
     OTHERS_S_MIN,
     PAID_MAX,
+    TELL_AGAIN_S,
     Account,
     Shares,
 )
@@ -137,3 +140,21 @@ async def test_whoever_waits_goes_on_when_enough_was_earned() -> None:
     clock.advance(LOOK_AGAIN_S)
     await asyncio.wait_for(waiting, 1)  # and not only after what was owed at first
     assert greedy.wait_s() == 0.0
+
+
+async def test_the_log_tells_who_is_held_up_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    greedy, modest = accounts(clock)
+    for minutes in (0.0, 0.5, 1.5):
+        clock.advance(minutes * TELL_AGAIN_S)
+        modest.charge(1.0)
+        greedy.charge(BURST_S + 0.001)
+        waiting = asyncio.create_task(greedy.admitted())
+        await asyncio.sleep(0)
+        for _ in range(100):
+            clock.advance(LOOK_AGAIN_S)
+            await asyncio.sleep(0)
+        await asyncio.wait_for(waiting, 1)
+    told = [record.message for record in caplog.records]
+    assert [message.split()[0] for message in told] == ["greedy", "greedy"]
+    assert "share_max is 0.2" in told[0]
