@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from google.protobuf.message import Message
 
@@ -54,6 +54,10 @@ class StreamLimits:
     calls_max: int = 4_096
     bytes_max: int = 64 * 2**20
     share_max: float = 0.15
+
+
+def _is_committed(answer: Message | HandfastFault) -> TypeGuard[c.CommitResponse | c.ExecuteResponse]:
+    return isinstance(answer, c.CommitResponse | c.ExecuteResponse) and answer.outcome == t.OUTCOME_COMMITTED
 
 
 class Streams:
@@ -143,9 +147,7 @@ class Streams:
             earned_s = each_s + EARNED_BRANCH_S * min(branches, EARNING_BRANCHES_MAX)
 
             def answer(message: Message | HandfastFault) -> None:
-                if at_once or not isinstance(message, c.CommitResponse | c.ExecuteResponse):
-                    pass
-                elif message.outcome == t.OUTCOME_COMMITTED:
+                if not at_once and _is_committed(message):
                     account.earn(message.gtrid, earned_s)
                 reply(message)
 

@@ -167,8 +167,7 @@ class CoordinatorServer:
             driver.trace.started()
         started_unix_ms = self._log.life_started_unix_ms(epoch) or 0
         gtrids = Gtrids(coordinator_id, epoch, self._clock, options.block_lifetime_s, started_unix_ms)
-        self.requests = Requests(driver, gtrids, directory)
-        self.requests.is_up = self.links.reachable
+        self.requests = Requests(driver, gtrids, directory, self.links.reachable)
         self.recovery = Recovery(self.requests, self.links, self._entropy, self.config.sweep_interval_s)
 
     async def _add_services(self) -> None:

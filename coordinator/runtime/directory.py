@@ -11,6 +11,15 @@ STATIC_INSTANCE = "static"
 """The instance name of a participant that the configuration names instead of registering."""
 
 
+IsUp = Callable[[ParticipantRecord], bool]
+"""Tells whether a process can be reached now."""
+
+
+def anybody(participant: ParticipantRecord) -> bool:
+    """Take every process for one that is up."""
+    return True
+
+
 class Directory:
     """The participants, by resource and instance.
 
@@ -68,12 +77,12 @@ class Directory:
         )
         return instances
 
-    def pick(self, resource: str, is_up: Callable[[ParticipantRecord], bool] = lambda known: True) -> ParticipantRecord:
+    def pick(self, resource: str, is_up: IsUp = anybody) -> ParticipantRecord:
         """Choose a process for new work, in turn among those that are up; among all when none is.
 
         Args:
             resource: whose.
-            is_up: tells whether a process can be reached now.
+            is_up: which are up.
 
         Raises:
             HandfastFault: RESOURCE_UNKNOWN.

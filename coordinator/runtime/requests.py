@@ -15,7 +15,7 @@ from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol import events as e
 from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState
 from coordinator.protocol.transaction import GlobalTransaction
-from coordinator.runtime.directory import Directory
+from coordinator.runtime.directory import Directory, IsUp, anybody
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.gtrids import Block, Gtrids
 from coordinator.runtime.lives import is_from_unseen_life
@@ -57,13 +57,14 @@ class Requests:
         driver: drives the transactions.
         gtrids: names them.
         directory: knows the participants.
+        is_up: tells which of them can be reached now; new one-shot work goes to those.
     """
 
-    def __init__(self, driver: Driver, gtrids: Gtrids, directory: Directory) -> None:
+    def __init__(self, driver: Driver, gtrids: Gtrids, directory: Directory, is_up: IsUp = anybody) -> None:
         self.driver = driver
         self.gtrids = gtrids
         self.directory = directory
-        self.is_up: Callable[[ParticipantRecord], bool] = lambda known: True
+        self._is_up = is_up
         self.stopping = False
         self.on_registered: list[Callable[[ParticipantRecord], None]] = []
 
@@ -235,7 +236,7 @@ class Requests:
                 raise HandfastFault("PAYLOAD_TOO_LARGE", operation=operation.name, size=size, limit=limit)
             if resource not in chosen:
                 self._bqual(resource, "any")
-                chosen[resource] = make_bqual(resource, self.directory.pick(resource, self.is_up).instance)
+                chosen[resource] = make_bqual(resource, self.directory.pick(resource, self._is_up).instance)
             placed.append(chosen[resource])
         if len(chosen) > self.driver.options.branches_max:
             raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=self.driver.options.branches_max)
