@@ -5,7 +5,8 @@
                 coordinator ←── each service
 
 Each arrow is a ``Link``. Whoever wants something between its two ends, as a proxy that can fail, gives ``route``: it is
-told of each link before the link is used for the first time, and answers with the address to use instead.
+told of each link before the link is used for the first time, and answers with the one to use instead. A link between
+two of our processes has two addresses, for gRPC and for frames; what is put before the one belongs before the other.
 
 What a test asks of the databases (``money``, ``prepared``, ``journal``) is asked by plain SQL, past the product.
 """
@@ -42,20 +43,22 @@ class Link:
         source: who connects: ``client``, ``coordinator``, or a service process such as ``ledger-1``.
         target: what it connects to: ``coordinator``, a service process, or ``postgres-accounts``, ``postgres-ledger``.
         address: where the target listens, ``host:port``.
+        frames: where it listens for frame connections, ``host:port``; empty for a database.
     """
 
     source: str
     target: str
     address: str
+    frames: str
 
 
-Route = Callable[[Link], str]
-"""Answers with the address that the link's source shall use."""
+Route = Callable[[Link], Link]
+"""Answers with the link that its source shall use: the same ends, at other addresses."""
 
 
-def direct(link: Link) -> str:
+def direct(link: Link) -> Link:
     """Nothing between the two ends."""
-    return link.address
+    return link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,7 @@ class BankStack:
         self.log = self.folder / "handfast.db"
         self._stack = stack
         self._route = route
-        self._routes: dict[tuple[str, str], str] = {}
+        self._links: dict[tuple[str, str], Link] = {}
         self._ports: dict[str, int] = {}
         self._lock = threading.RLock()
         self.admin = Admin(self.listening("coordinator"))
@@ -193,12 +196,13 @@ class BankStack:
         """Where the coordinator or a service process listens, ``host:port``; nothing is between."""
         return f"127.0.0.1:{self._port(target)}"
 
+    def listening_for_frames(self, target: str) -> str:
+        """Where it listens for frame connections, ``host:port``; nothing is between."""
+        return f"127.0.0.1:{self._port(f'{target} frames')}"
+
     def address(self, target: str, *, source: str = "client") -> str:
         """What ``source`` uses to reach ``target``."""
-        with self._lock:
-            if (source, target) not in self._routes:
-                self._routes[source, target] = self._route(Link(source, target, self._real_address(target)))
-            return self._routes[source, target]
+        return self._link(source, target).address
 
     def client_addresses(self) -> dict[str, str]:
         """What a client needs: an address for ``coordinator``, ``accounts`` and ``ledger`` (their first processes)."""
@@ -341,10 +345,17 @@ class BankStack:
                 self._ports[target] = free_port()
             return self._ports[target]
 
-    def _real_address(self, target: str) -> str:
+    def _link(self, source: str, target: str) -> Link:
+        with self._lock:
+            if (source, target) not in self._links:
+                self._links[source, target] = self._route(self._unrouted(source, target))
+            return self._links[source, target]
+
+    def _unrouted(self, source: str, target: str) -> Link:
         if target.startswith("postgres-"):
-            return f"127.0.0.1:{self.databases[target.removeprefix('postgres-')].port}"
-        return self.listening(target)
+            port = self.databases[target.removeprefix("postgres-")].port
+            return Link(source, target, f"127.0.0.1:{port}", frames="")
+        return Link(source, target, self.listening(target), frames=self.listening_for_frames(target))
 
     def _fetch(self, service: str, query: str) -> list[tuple[Any, ...]]:
         return self.databases[service].fetch(query, database=DATABASE)

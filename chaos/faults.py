@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 from chaos.small_disk import fill
 from chaos.stack import ManagedProcess, NotInTime, PostgresCluster, wait_until
 from chaos.stack.postgres import StopMode
-from chaos.toxiproxy import Proxy
+from chaos.toxiproxy import Wire
 
 Direction = Literal["both", "to", "from"]
 """Which half of a link: what travels to its target, what comes back from it, or both."""
@@ -40,7 +40,7 @@ _CRASH_S_MAX = 20.0
 class Reach(Protocol):
     """What a fault can lay its hands on, by name."""
 
-    def proxy(self, source: str, target: str) -> Proxy: ...
+    def wire(self, source: str, target: str) -> Wire: ...
 
     def process(self, name: str) -> ManagedProcess: ...
 
@@ -92,10 +92,10 @@ class Cut:
         return self.source, self.target
 
     def start(self, reach: Reach) -> None:
-        reach.proxy(self.source, self.target).disable()
+        reach.wire(self.source, self.target).disable()
 
     def heal(self, reach: Reach) -> None:
-        reach.proxy(self.source, self.target).enable()
+        reach.wire(self.source, self.target).enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,13 @@ class Toxic:
 
     def start(self, reach: Reach) -> None:
         for stream in _STREAMS[self.direction]:
-            reach.proxy(self.source, self.target).add_toxic(
+            reach.wire(self.source, self.target).add_toxic(
                 type=self.kind, stream=stream, attributes=dict(self.attributes)
             )
 
     def heal(self, reach: Reach) -> None:
         for stream in _STREAMS[self.direction]:
-            reach.proxy(self.source, self.target).destroy_toxic(f"{self.kind}_{stream}")
+            reach.wire(self.source, self.target).destroy_toxic(f"{self.kind}_{stream}")
 
 
 def silence(source: str, target: str, direction: Direction = "both") -> Toxic:

@@ -1,4 +1,4 @@
-"""Lab: one stack with a proxy on every link, clients, bystanders, and a record of all that happens.
+"""Lab: one stack with proxies on every link, clients, bystanders, and a record of all that happens.
 
 What a scenario's ``act`` gets. Everything that blocks runs on a thread, so the clients' event loop goes on.
 """
@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -34,7 +35,7 @@ from chaos.stack import (
     release_port,
     wait_until,
 )
-from chaos.toxiproxy import Proxy, ToxiproxyServer
+from chaos.toxiproxy import Proxy, ToxiproxyServer, Wire
 from chaos.workload import TIMEOUT_S_DEFAULT, Draws, Kind, Teller, Transfer, run_load
 from participant.failpoints import ENVIRONMENT_VARIABLE as SERVICE_FAILPOINT
 
@@ -75,7 +76,7 @@ class Lab:
         self.facts: dict[str, float] = {}
         self.stack = stack
         self.trace: Path | None = None
-        self.proxies: dict[tuple[str, str], Proxy] = {}
+        self.wires: dict[tuple[str, str], Wire] = {}
         self.server = ToxiproxyServer(stack.path, program=toxiproxy)
         self.bank = BankStack(stack, scenario.plan, route=self._route)
         self.probes: list[RowProbe] = []
@@ -302,11 +303,11 @@ class Lab:
 
     # -- Reach -----------------------------------------------------------------------------------------------------
 
-    def proxy(self, source: str, target: str) -> Proxy:
-        """The proxy on a link, by names such as ``coordinator`` and ``ledger``."""
-        found = self.proxies.get((lane_of(source), lane_of(target)))
+    def wire(self, source: str, target: str) -> Wire:
+        """The proxies on a link, by names such as ``coordinator`` and ``ledger``."""
+        found = self.wires.get((lane_of(source), lane_of(target)))
         if found is None:
-            links = ", ".join(f"{one} → {other}" for one, other in sorted(self.proxies))
+            links = ", ".join(f"{one} → {other}" for one, other in sorted(self.wires))
             raise LookupError(f"no proxy on {source} → {target}; there are: {links}")
         return found
 
@@ -338,17 +339,24 @@ class Lab:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _route(self, link: Link) -> str:
+    def _route(self, link: Link) -> Link:
+        source, target = lane_of(link.source), lane_of(link.target)
+        if (source, target) in self.scenario.late_links:
+            link = self._wired(link, source, late(target))
+        return self._wired(link, source, target)
+
+    def _wired(self, link: Link, source: str, target: str) -> Link:
+        """Put a wire in front of a link. Returns the link that leads into it."""
+        name = f"{source}-to-{target}".replace(", ", "-")
+        calls = self._proxy(name, link.address)
+        frames = self._proxy(f"{name}-frames", link.frames) if link.frames else None
+        self.wires[source, target] = Wire(calls, frames)
+        return replace(link, address=calls.listen, frames=frames.listen if frames else "")
+
+    def _proxy(self, name: str, upstream: str) -> Proxy:
         port = free_port()
         self._ports.append(port)
-        source, target = lane_of(link.source), lane_of(link.target)
-        address = link.address
-        if (source, target) in self.scenario.late_links:
-            behind = self.proxies[source, late(target)] = self.server.api.create(address, f"{source}-to-{target}-late")
-            address = behind.listen
-        proxy = self.server.api.create(address, f"{source}-to-{target}", listen=f"127.0.0.1:{port}")
-        self.proxies[source, target] = proxy
-        return f"127.0.0.1:{port}"
+        return self.server.api.create(upstream, name, listen=f"127.0.0.1:{port}")
 
     def _connector(self, database: str) -> Callable[[], psycopg.Connection[tuple[Any, ...]]]:
         cluster = self.bank.databases[database]

@@ -1,10 +1,10 @@
 """A network that delivers late: what was sent on an old connection arrives after what is sent on a new one.
 
-TCP keeps the order of one connection and promises nothing between two. To show that, a link is built of two proxies in
+TCP keeps the order of one connection and promises nothing between two. To show that, a link is built of two wires in
 a row (``Scenario.late_links``):
 
-    source ──→ proxy ──→ late proxy ──→ target       HeldUp: the late proxy keeps what travels to the target
-                 ╰───────────────────────↗           Rerouted: connections drop, and new ones go past the late proxy
+    source ──→ wire ──→ late wire ──→ target       HeldUp: the late wire keeps what travels to the target
+                 ╰─────────────────────↗           Rerouted: connections drop, and new ones go past the late wire
 
 ``HeldUp`` healed: what was kept arrives at last, on a connection that the source gave up long ago.
 """
@@ -17,12 +17,12 @@ from chaos.faults import Reach
 
 _HELD_MS = 3_600_000
 _CLOSES_AFTER_MS = 10_000
-"""For so long the late proxy keeps the target's side open after its source has gone: bytes that arrive together with
+"""For so long the late wire keeps the target's side open after its source has gone: bytes that arrive together with
 the connection's end may be thrown away unread."""
 
 
 def late(target: str) -> str:
-    """The name of the late proxy of a link to a target."""
+    """The name of the late wire of a link to a target."""
     return f"{target}, late"
 
 
@@ -47,17 +47,17 @@ class HeldUp:
         return self.source, self.target
 
     def start(self, reach: Reach) -> None:
-        proxy = reach.proxy(self.source, late(self.target))
-        proxy.add_toxic(type="latency", stream="upstream", attributes={"latency": _HELD_MS})
-        proxy.add_toxic(type="slow_close", stream="upstream", attributes={"delay": _CLOSES_AFTER_MS})
+        wire = reach.wire(self.source, late(self.target))
+        wire.add_toxic(type="latency", stream="upstream", attributes={"latency": _HELD_MS})
+        wire.add_toxic(type="slow_close", stream="upstream", attributes={"delay": _CLOSES_AFTER_MS})
 
     def heal(self, reach: Reach) -> None:
-        reach.proxy(self.source, late(self.target)).destroy_toxic("latency_upstream")
+        reach.wire(self.source, late(self.target)).destroy_toxic("latency_upstream")
 
 
 @dataclass(frozen=True, slots=True)
 class Rerouted:
-    """The connections of a late link drop, and new ones go past the late proxy; there is no way back."""
+    """The connections of a late link drop, and new ones go past the late wire; there is no way back."""
 
     source: str
     target: str
@@ -75,7 +75,7 @@ class Rerouted:
         return self.source, self.target
 
     def start(self, reach: Reach) -> None:
-        reach.proxy(self.source, self.target).lead_to(reach.proxy(self.source, late(self.target)).upstream)
+        reach.wire(self.source, self.target).lead_past(reach.wire(self.source, late(self.target)))
 
     def heal(self, reach: Reach) -> None:
         """Nothing: it is over once it has happened."""

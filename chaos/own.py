@@ -23,10 +23,10 @@ import psycopg
 from chaos.admin import Admin
 from chaos.checkers import IN_DOUBT_S_MAX
 from chaos.events import EventLog, Listener
-from chaos.own_plan import FaultPart, InvariantPart, OwnPlan, read_plan
+from chaos.own_plan import FaultPart, InvariantPart, LinkPart, OwnPlan, read_plan
 from chaos.scenario import Finding
 from chaos.stack import ManagedProcess, NotInTime, PostgresCluster, Stack, wait_until
-from chaos.toxiproxy import Proxy, ToxiproxyServer
+from chaos.toxiproxy import Toxiproxy, ToxiproxyServer, Wire
 
 _CALL_S_MAX = 60.0
 _READY_S_MAX = 30.0
@@ -62,12 +62,7 @@ class OwnStack:
     def __init__(self, plan: OwnPlan, stack: Stack) -> None:
         self.log = stack.path / "handfast.db"
         server = stack.start(ToxiproxyServer(stack.path))
-        self._proxies = {
-            (link.source, link.target): server.api.create(
-                link.upstream, f"{link.source}-to-{link.target}", listen=link.listen
-            )
-            for link in plan.link
-        }
+        self._wires = {(link.source, link.target): _wire(server.api, link) for link in plan.link}
         self._processes = {
             part.name: stack.start(
                 ManagedProcess(
@@ -82,9 +77,9 @@ class OwnStack:
             for part in plan.process
         }
 
-    def proxy(self, source: str, target: str) -> Proxy:
-        """The proxy on a link. Raises LookupError when the file has none."""
-        return self._proxies[source, target]
+    def wire(self, source: str, target: str) -> Wire:
+        """The proxies on a link. Raises LookupError when the file has none."""
+        return self._wires[source, target]
 
     def process(self, name: str) -> ManagedProcess:
         """A process. Raises LookupError when the file has none."""
@@ -140,6 +135,14 @@ class Load(threading.Thread):
             command = [part.replace("{number}", number) for part in self._plan.command]
             done = subprocess.run(command, env=environment, capture_output=True, timeout=_CALL_S_MAX, check=False)
             self.ended[done.returncode] += 1
+
+
+def _wire(api: Toxiproxy, link: LinkPart) -> Wire:
+    name = f"{link.source}-to-{link.target}"
+    calls = api.create(link.upstream, name, listen=link.listen)
+    if link.frames is None:
+        return Wire(calls)
+    return Wire(calls, api.create(link.frames.upstream, f"{name}-frames", listen=link.frames.listen))
 
 
 def search_path() -> str:

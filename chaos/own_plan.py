@@ -37,13 +37,20 @@ class ProcessPart(Part):
     ready: str = Field(description="a text in its output that says so")
 
 
-class LinkPart(Part):
-    """A proxy: the source is told to use ``listen``, and what it says goes to ``upstream``."""
+class ProxyPart(Part):
+    """A proxy: what is said to ``listen`` goes to ``upstream``."""
+
+    listen: str
+    upstream: str
+
+
+class LinkPart(ProxyPart):
+    """A link: the source is told to use ``listen``. Frame connections need a proxy of their own: the target is told by
+    ``frame_via`` that who uses ``listen`` finds its frame port at ``frames.listen``."""
 
     source: str
     target: str
-    listen: str
-    upstream: str
+    frames: ProxyPart | None = None
 
 
 class LoadPart(Part):

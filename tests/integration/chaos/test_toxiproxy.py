@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.stack import Stack, wait_until
-from chaos.toxiproxy import ProxyError, Toxiproxy, ToxiproxyServer
+from chaos.toxiproxy import ProxyError, Toxiproxy, ToxiproxyServer, Wire
 
 
 @pytest.fixture
@@ -90,6 +90,44 @@ def test_a_toxic_acts_until_it_is_destroyed(stack: Stack, echo: str, tmp_path: P
     listed = [*proxy.toxics()]
     proxy.destroy_toxic("silent")
     assert (silent, listed, answer(proxy.listen, 1)) == (b"", ["silent"], b"hello")
+
+
+def wire_to(echo: str, stack: Stack, tmp_path: Path) -> Wire:
+    """A wire to the echo, for calls and for frames."""
+    api = stack.start(ToxiproxyServer(tmp_path)).api
+    return Wire(api.create(echo, "link"), api.create(echo, "link-frames"))
+
+
+def answers(wire: Wire, within_s: float = 0.5) -> list[bytes]:
+    """What comes back by each of its proxies."""
+    return [answer(proxy.listen, within_s) for proxy in wire]
+
+
+def test_a_cut_wire_lets_neither_calls_nor_frames_through(stack: Stack, echo: str, tmp_path: Path) -> None:
+    wire = wire_to(echo, stack, tmp_path)
+    wire.disable()
+    cut = answers(wire)
+    wire.enable()
+    assert (cut, answers(wire)) == ([b"", b""], [b"hello", b"hello"])
+
+
+def test_a_toxic_on_a_wire_is_felt_by_calls_and_by_frames(stack: Stack, echo: str, tmp_path: Path) -> None:
+    wire = wire_to(echo, stack, tmp_path)
+    wire.add_toxic(type="timeout", attributes={"timeout": 0})
+    silent = answers(wire)
+    wire.destroy_toxic("timeout_downstream")
+    assert (silent, answers(wire)) == ([b"", b""], [b"hello", b"hello"])
+
+
+def test_a_wire_leads_past_the_next_one_for_calls_and_for_frames(stack: Stack, echo: str, tmp_path: Path) -> None:
+    api = stack.start(ToxiproxyServer(tmp_path)).api
+    behind = Wire(api.create(echo, "behind"), api.create(echo, "behind-frames"))
+    assert behind.frames is not None
+    wire = Wire(api.create(behind.calls.listen, "link"), api.create(behind.frames.listen, "link-frames"))
+    behind.disable()
+    through = answers(wire)
+    wire.lead_past(behind)
+    assert (through, answers(wire)) == ([b"", b""], [b"hello", b"hello"])
 
 
 def test_a_server_that_never_answers_is_given_up_on(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Recorder:
         self.log = Path("/nowhere/handfast.db")
         self._stubborn = stubborn
 
-    def proxy(self, source: str, target: str) -> Any:
+    def wire(self, source: str, target: str) -> Any:
         return Asked(f"{source}→{target}", self)
 
     def process(self, name: str) -> Any:
@@ -53,11 +53,13 @@ class Recorder:
 
 
 class Asked:
-    """One proxy, process or server: any method is written down."""
+    """One wire, process or server: any method is written down."""
 
     def __init__(self, name: str, recorder: Recorder) -> None:
         self._name, self._recorder = name, recorder
-        self.upstream = f"the upstream of {name}"
+
+    def __str__(self) -> str:
+        return self._name
 
     def __getattr__(self, method: str) -> Any:
         def asked(*words: Any, **settings: Any) -> None:
@@ -128,8 +130,8 @@ def test_what_is_held_up_is_let_go_by_taking_the_latency_away_and_the_connection
     assert healed == ["a→b, late destroy_toxic latency_upstream"]
 
 
-def test_new_connections_are_led_past_the_late_proxy_for_good() -> None:
-    assert done(Rerouted("a", "b"), Recorder()) == (["a→b lead_to the upstream of a→b, late"], [])
+def test_new_connections_are_led_past_the_late_wire_for_good() -> None:
+    assert done(Rerouted("a", "b"), Recorder()) == (["a→b lead_past a→b, late"], [])
 
 
 def test_a_process_that_does_not_stop_in_time_is_killed_as_an_init_system_would() -> None:
