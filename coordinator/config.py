@@ -56,6 +56,9 @@ SHOWN_LENGTH_MAX = 200
 RETENTION_H_MAX = 100 * 365 * 24
 """A hundred years, so that the times computed from it stay times."""
 
+OFF = "off"
+"""As ``frame_address``: no frame port."""
+
 HOST_NAME = "address"
 """As ``participant_name``: a participant's certificate must hold the host in its address, and proves no resource."""
 
@@ -133,6 +136,37 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=UINT32_MAX_S, allow_inf_nan=False)]
 
 
+def _via(given: object) -> object:
+    """Accept a mapping (TOML), a list of ``host:port=host:port`` (flags) or the same with commas (environment)."""
+    if isinstance(given, str):
+        given = [item.strip() for item in given.split(",") if item.strip()]
+    if not isinstance(given, list | tuple):
+        return given
+    return dict(_via_pair(str(item)) for item in given)
+
+
+def _via_pair(item: str) -> tuple[str, str]:
+    dialed, equals, where = item.partition("=")
+    if not equals:
+        raise ValueError(f"{item!r} is not host:port=host:port")
+    return dialed, where
+
+
+def _checked_via(via: Mapping[str, str]) -> Mapping[str, str]:
+    for dialed, where in via.items():
+        split_address(dialed)
+        split_address(where)
+    return MappingProxyType(dict(via))
+
+
+def _checked_frame_address(address: str) -> str:
+    return address if address in {"", OFF} else _checked_address(address)
+
+
+FrameAddress = Annotated[str, AfterValidator(_checked_frame_address)]
+FrameVia = Annotated[Mapping[str, str], BeforeValidator(_via), AfterValidator(_checked_via), PlainSerializer(dict)]
+
+
 class CoordinatorConfig(BaseModel):
     """Every setting of one coordinator process.
 
@@ -144,6 +178,13 @@ class CoordinatorConfig(BaseModel):
 
     config: Path | None = Field(None, description="TOML file to read settings from; ./handfast.toml when it exists")
     address: Address = Field("127.0.0.1:7400", description="host:port to listen on; port 0 takes a free one")
+    frame_address: FrameAddress = Field(
+        "", description="host:port for frames beside gRPC; off: none; else address's host and any free port"
+    )
+    frame_via: FrameVia = Field(
+        default_factory=lambda: MappingProxyType({}),
+        description="Where who dialed a proxy finds the frame port, as dialed=host:port; may be repeated",
+    )
     log: Path = Field(Path("handfast.db"), description="File of the decision log; made when it is not there")
     coordinator_id: str | None = Field(
         None,
@@ -300,8 +341,10 @@ class CoordinatorConfig(BaseModel):
     def _address_is_safe(self) -> Self:
         if self.tls and self.insecure:
             raise _invalid("insecure", "tls_cert is given too; choose one")
-        if not (self.tls or self.insecure or is_loopback(self.address)):
-            raise HandfastFault("ADDRESS_NOT_LOOPBACK", address=self.address)
+        for address in (self.address, self.frame_address):
+            named = address not in {"", OFF}
+            if named and not (self.tls or self.insecure or is_loopback(address)):
+                raise HandfastFault("ADDRESS_NOT_LOOPBACK", address=address)
         return self
 
     @model_validator(mode="after")

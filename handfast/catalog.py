@@ -169,8 +169,14 @@ ENTRIES = _entries(
         "call",
         "INVALID_ARGUMENT",
         "What came is no {kind}: {problem}.",
-        "Send what proto/handfast/v1 says, by a protobuf library; a peer that speaks something else is at the wrong "
-        "address.",
+        "Send what proto/handfast/v1 says, by a protobuf library, to the address at which it is spoken.",
+    ),
+    Entry(
+        "FRAME_CONNECTION_LOST",
+        "call",
+        "UNAVAILABLE",
+        "The connection broke on which this stream's frames travelled beside gRPC.",
+        "Open the stream again. When it recurs, mend the way to the frame port, or turn it off (`frame_address`).",
     ),
     Entry(
         "CALL_ID_REPEATED",

@@ -28,7 +28,7 @@ from handfast.errors import CoordinatorUnavailable, OutcomeUnknown, UnknownTrans
 from handfast.frames import COORDINATOR, CallFailed, CallStream
 from handfast.outcomes import ExecuteResult, OutcomeReport, Standing, Verdict, report_of
 from handfast.settling import Settler, no_answer
-from handfast.tls import TlsConfig, open_channel
+from handfast.tls import TlsConfig, frame_dialer, open_channel
 from handfast.trace import Owner, Trace, trace_from_environment
 from handfast.traced_settler import TracedSettler
 from handfast.transaction import Transaction
@@ -129,7 +129,12 @@ class TransactionManager:
         self._channel = open_channel(self._address, self._tls)
         peer = f"the coordinator at {self._address}"
         self._calls = CallStream(
-            self._channel, COORDINATOR, peer=peer, on_disconnect=self._blocks.drop, metadata=bearer(self._token_file)
+            self._channel,
+            COORDINATOR,
+            peer=peer,
+            on_disconnect=self._blocks.drop,
+            metadata=bearer(self._token_file),
+            dialer=frame_dialer(self._address, self._tls),
         )
         return self
 

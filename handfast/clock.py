@@ -23,6 +23,11 @@ def unix_us() -> int:
     return time.time_ns() // 1_000
 
 
+def secret(bytes_count: int) -> bytes:
+    """So many bytes that nobody can guess."""
+    return random.SystemRandom().randbytes(bytes_count)
+
+
 class Clock(Protocol):
     """What waits and retries are made of; a test brings one that it moves by hand."""
 

@@ -44,7 +44,7 @@ class PemFiles:
     """
 
     def __init__(self, certificate: Path | str | None, key: Path | str | None, authorities: Path | str | None) -> None:
-        self._certificate, self._key, self._authorities = map(_path, (certificate, key, authorities))
+        self._certificate, self._key, self.authorities = map(_path, (certificate, key, authorities))
         self._lock = threading.Lock()
         self._used: _Stamp | None = None
         self._reported: _Stamp | None = None
@@ -78,6 +78,22 @@ class PemFiles:
             logger.info("read anew: %s", ", ".join(map(str, self._paths())))
             return pems
 
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Have connections by this context use them.
+
+        Raises:
+            OSError: one can't be read, or they don't fit together.
+        """
+        try:
+            if self._certificate is not None:
+                # The password keeps OpenSSL from asking for one on the terminal.
+                context.load_cert_chain(self._certificate, self._key, password="")
+            if self.authorities is not None:
+                context.load_verify_locations(self.authorities)
+        except ssl.SSLError as problem:
+            named = ", ".join(map(str, self._paths()))
+            raise OSError(f"{named} can't be used as certificate, key and authorities: {problem}") from problem
+
     def _report(self, problem: OSError) -> None:
         try:
             stamp = self._stamp()
@@ -88,24 +104,15 @@ class PemFiles:
             logger.warning("the new certificates can't be used, so the old ones stay: %s", problem)
 
     def _paths(self) -> list[Path]:
-        return [path for path in (self._certificate, self._key, self._authorities) if path is not None]
+        return [path for path in (self._certificate, self._key, self.authorities) if path is not None]
 
     def _stamp(self) -> _Stamp:
         found = [path.stat() for path in self._paths()]
         return tuple((status.st_mtime_ns, status.st_size, status.st_ino) for status in found)
 
     def _read(self) -> Pems:
-        pems = Pems(_bytes(self._certificate), _bytes(self._key), _bytes(self._authorities))
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            if self._certificate is not None:
-                # The password keeps OpenSSL from asking for one on the terminal.
-                context.load_cert_chain(self._certificate, self._key, password="")
-            if self._authorities is not None:
-                context.load_verify_locations(self._authorities)
-        except ssl.SSLError as problem:
-            named = ", ".join(map(str, self._paths()))
-            raise OSError(f"{named} can't be used as certificate, key and authorities: {problem}") from problem
+        pems = Pems(_bytes(self._certificate), _bytes(self._key), _bytes(self.authorities))
+        self.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         return pems
 
 

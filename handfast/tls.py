@@ -20,6 +20,7 @@ import grpc
 import grpc.aio
 
 from handfast.frames.channels import Options, channel_options
+from handfast.frames.dialing import FrameDialer
 from handfast.pem_files import PemFiles, Pems
 from handfast.renewed_channel import RenewedChannel
 
@@ -131,6 +132,20 @@ def open_channel(
         return grpc.aio.secure_channel(address, _channel_credentials(pems), options=(*options, *named))
 
     return cast("grpc.aio.Channel", RenewedChannel(files, secure))
+
+
+def frame_dialer(
+    address: str, tls: TlsConfig | grpc.ChannelCredentials | None, server_name: str | None = None
+) -> FrameDialer | None:
+    """The way to the frame port beside a channel that ``open_channel`` makes of the same arguments.
+
+    None with gRPC's own credentials: nobody can read out of them what they trust.
+    """
+    if tls is None:
+        return FrameDialer(address)
+    if not isinstance(tls, TlsConfig):
+        return None
+    return FrameDialer(address, tls.files(), server_name or tls.server_name)
 
 
 def _channel_credentials(pems: Pems) -> grpc.ChannelCredentials:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from handfast.catalog import HandfastFault
+
+OFF = "off"
+"""As ``frame_address``: no frame port."""
+
+_HOST_PORT = re.compile(r".+:[0-9]{1,5}")
 
 MS_MAX = 2**31 - 1
 """What Postgres takes for a time in milliseconds: some 24 days."""
@@ -43,6 +50,9 @@ class ParticipantOptions:
         payload_bytes_max: the largest payload of an operation, in bytes.
         coordinator_names: names in a certificate that make a coordinator, besides ``spiffe://…/coordinator`` and
             ``coordinator.handfast``; for a PKI of your own.
+        frame_address: where the coordinator's frames come in beside gRPC, ``host:port`` (docs/ARCHITECTURE.md); empty
+            takes the host of the participant's address and any free port, ``off`` has none.
+        frame_via: by the gRPC address that the coordinator dials, where it finds that port; for proxies.
 
     Raises:
         HandfastFault: SETTING_INVALID.
@@ -69,21 +79,32 @@ class ParticipantOptions:
     close_wait_s: float = 5.0
     payload_bytes_max: int = 4 * 1024 * 1024
     coordinator_names: tuple[str, ...] = ()
+    frame_address: str = ""
+    frame_via: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         may_be_zero = {"alive_check_ms", "idle_margin_s", "inquire_after_s", "close_wait_s"}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, tuple | str | Mapping):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-                raise HandfastFault("SETTING_INVALID", setting=field.name, problem="it is not a number")
-            most = MS_MAX / 1000 if field.name.endswith("_s") else MS_MAX
+                raise HandfastFault("SETTING_INVALID", setting=option.name, problem="it is not a number")
+            most = MS_MAX / 1000 if option.name.endswith("_s") else MS_MAX
             if value > most:
-                raise HandfastFault("SETTING_INVALID", setting=field.name, problem=f"it is more than {most:g}")
-            if value < 0 or (value == 0 and field.name not in may_be_zero):
+                raise HandfastFault("SETTING_INVALID", setting=option.name, problem=f"it is more than {most:g}")
+            if value < 0 or (value == 0 and option.name not in may_be_zero):
                 shown = value if value > -MS_MAX else "it"
-                raise HandfastFault("SETTING_INVALID", setting=field.name, problem=f"{shown} is too small")
+                raise HandfastFault("SETTING_INVALID", setting=option.name, problem=f"{shown} is too small")
+        self._check_frame_port()
         if self.retry_first_s > self.retry_max_s:
             problem = f"{self.retry_first_s} is more than retry_max_s, {self.retry_max_s}"
             raise HandfastFault("SETTING_INVALID", setting="retry_first_s", problem=problem)
+
+    def _check_frame_port(self) -> None:
+        addresses = [("frame_via", one) for pair in self.frame_via.items() for one in pair]
+        if self.frame_address not in {"", OFF}:
+            addresses.append(("frame_address", self.frame_address))
+        for setting, address in addresses:
+            if not _HOST_PORT.fullmatch(address):
+                raise HandfastFault("SETTING_INVALID", setting=setting, problem=f"{address!r} is not host:port")

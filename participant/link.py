@@ -19,7 +19,7 @@ import grpc.aio
 from handfast.bearer import bearer
 from handfast.catalog import HandfastFault
 from handfast.frames import COORDINATOR, CallFailed, CallStream
-from handfast.tls import TlsConfig, open_channel
+from handfast.tls import TlsConfig, frame_dialer, open_channel
 from handfast.v1 import coordinator_pb2 as c
 from participant.clock import Clock
 from participant.config import ParticipantOptions
@@ -78,7 +78,9 @@ class Link:
         """
         self._channel = open_channel(self._address, self._tls)
         peer = f"the coordinator at {self._address}"
-        self._stream = CallStream(self._channel, COORDINATOR, peer=peer, metadata=bearer(self._token_file))
+        dialer = frame_dialer(self._address, self._tls)
+        metadata = bearer(self._token_file)
+        self._stream = CallStream(self._channel, COORDINATOR, peer=peer, metadata=metadata, dialer=dialer)
         self._task = asyncio.create_task(self._keep_registered(self._channel))
 
     async def close(self) -> None:

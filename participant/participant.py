@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,11 +16,12 @@ from psycopg.rows import TupleRow
 
 from handfast import context
 from handfast.catalog import HandfastFault
-from handfast.tls import TlsConfig
+from handfast.frames import FramePort
+from handfast.tls import ServerTls, TlsConfig
 from handfast.v1 import coordinator_pb2 as c
 from handfast.xid import MalformedName, check_instance, check_resource, make_bqual
 from participant.clock import Clock, SystemClock
-from participant.config import ParticipantOptions
+from participant.config import OFF, ParticipantOptions
 from participant.driver import Driver
 from participant.failpoints import Failpoints
 from participant.link import Link
@@ -29,6 +31,8 @@ from participant.recovery import Recovery
 from participant.resource import ResourceManager
 from participant.server import Host, ParticipantServicer, TransactionInterceptor, servicer_of
 from participant.trace import trace_of
+
+log = logging.getLogger(__name__)
 
 ConnectionT = TypeVar("ConnectionT")
 PostgresConnection = psycopg.AsyncConnection[TupleRow]
@@ -46,6 +50,7 @@ class Participant(Generic[ConnectionT]):
         options: pools, timeouts and limits.
         credentials: for TLS to the coordinator; the files of a ``handfast.TlsConfig`` are read again when they change.
             None speaks plain text. For TLS on this process's own server see ``handfast.ServerTls``.
+        server_tls: the same files as that server's, for frames that come in beside it; without them they come by gRPC.
         token_file: a file with a bearer token, for a coordinator that knows callers by tokens.
         clock: where time and chance come from.
         instance: this process's name; None makes a new one, as it should be at each start.
@@ -64,6 +69,7 @@ class Participant(Generic[ConnectionT]):
         address: str,
         options: ParticipantOptions | None = ...,
         credentials: TlsConfig | grpc.ChannelCredentials | None = ...,
+        server_tls: ServerTls | None = ...,
         token_file: Path | str | None = ...,
         clock: Clock | None = ...,
         instance: str | None = ...,
@@ -79,6 +85,7 @@ class Participant(Generic[ConnectionT]):
         address: str,
         options: ParticipantOptions | None = ...,
         credentials: TlsConfig | grpc.ChannelCredentials | None = ...,
+        server_tls: ServerTls | None = ...,
         token_file: Path | str | None = ...,
         clock: Clock | None = ...,
         instance: str | None = ...,
@@ -93,6 +100,7 @@ class Participant(Generic[ConnectionT]):
         address: str,
         options: ParticipantOptions | None = None,
         credentials: TlsConfig | grpc.ChannelCredentials | None = None,
+        server_tls: ServerTls | None = None,
         token_file: Path | str | None = None,
         clock: Clock | None = None,
         instance: str | None = None,
@@ -119,6 +127,7 @@ class Participant(Generic[ConnectionT]):
             trace_of(self.bqual, self._clock),
         )
         self._recovery = Recovery(self.resource, self._driver, self._link.inquire, self._options, self._clock)
+        self._server_tls = server_tls
         self._servicers: list[ParticipantServicer] = []
         self._open = False
 
@@ -215,7 +224,22 @@ class Participant(Generic[ConnectionT]):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _host(self) -> Host:
-        return Host(self.resource, self._driver, self._recovery, self._clock, self._options.coordinator_names)
+        names = self._options.coordinator_names
+        return Host(self.resource, self._driver, self._recovery, self._clock, names, self._open_frame_port)
+
+    def _open_frame_port(self) -> FramePort | None:
+        options = self._options
+        if options.frame_address == OFF:
+            return None
+        host, _, port = (options.frame_address or f"{self.address.rpartition(':')[0]}:0").rpartition(":")
+        tls = None if self._server_tls is None else self._server_tls.files()
+        try:
+            return FramePort(host.strip("[]"), int(port), via=options.frame_via, tls=tls)
+        except OSError as problem:
+            if options.frame_address:
+                raise HandfastFault("SETTING_INVALID", setting="frame_address", problem=str(problem)) from problem
+            log.warning("no frame port could be had on %s, so frames travel over gRPC: %s", host, problem)
+            return None
 
     def _registration(self) -> c.RegisterRequest:
         return c.RegisterRequest(

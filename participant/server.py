@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
 from handfast.context import from_metadata, joined_to_metadata, set_current, within
-from handfast.frames import PARTICIPANT, Reply, abort, answer_unary, careful, serve_frames
+from handfast.frames import PARTICIPANT, FramePort, Reply, abort, answer_unary, careful, carried, serve_frames
 from handfast.identity import identity_of_peer
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
@@ -51,6 +51,10 @@ _HANDLERS_KEPT_MAX = 1_000
 log = logging.getLogger(__name__)
 
 
+def _no_frame_port() -> FramePort | None:
+    return None
+
+
 class Host:
     """One resource, as the servicer sees it.
 
@@ -60,6 +64,7 @@ class Host:
         recovery: for findings.
         clock: for Inspect.
         coordinator_names: names in a certificate that make a coordinator, besides the role's own forms.
+        open_frame_port: opens the process's frame port; may give None.
     """
 
     def __init__(
@@ -69,12 +74,14 @@ class Host:
         recovery: Recovery,
         clock: Clock,
         coordinator_names: Collection[str] = (),
+        open_frame_port: Callable[[], FramePort | None] = _no_frame_port,
     ) -> None:
         self.resource = resource
         self.driver = driver
         self.recovery = recovery
         self.clock = clock
         self.coordinator_names = coordinator_names
+        self.open_frame_port = open_frame_port
 
 
 class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
@@ -84,6 +91,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
         self._hosts: dict[str, Host] = {}
         self._tasks = Tasks()
         self._stop = asyncio.Event()
+        self._frame_port: FramePort | None = None
         self._takes: dict[type[Message], tuple[_Start, _Respond]] = {
             p.PrepareRequest: (self._prepare, wire.prepare_response),
             p.ParticipantCommitRequest: (self._commit, wire.commit_response),
@@ -98,12 +106,17 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
         """Serve a resource from now on."""
         self._hosts[host.resource] = host
         self._stop.clear()
+        if self._frame_port is None:
+            self._frame_port = host.open_frame_port()
 
     def detach(self, resource: str) -> None:
         """Serve it no more; without any resource left the batched streams end, so that the server can stop."""
         self._hosts.pop(resource, None)
         if not self._hosts:
             self._stop.set()
+            if self._frame_port is not None:
+                self._frame_port.close()
+                self._frame_port = None
 
     def dispatch(self, request: Message, reply: Reply) -> None:
         """Take one call, unary or out of a batch. It is decided now, and answered now or when its task has ended.
@@ -206,7 +219,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes itself
         """Batched."""
         await self._check_caller(context)
-        await serve_frames(PARTICIPANT, request_iterator, context, self.dispatch, stop=self._stop)
+        async with carried(self._frame_port, request_iterator, context) as (frames, replies):
+            await serve_frames(PARTICIPANT, frames, replies, self.dispatch, stop=self._stop)
 
 
 def _as_it_is(found: Any, _: Message) -> Message:

@@ -31,6 +31,7 @@ from handfast.frames import (
     CallStream,
     Reply,
     answer_unary,
+    carried,
     channel_options,
     serve_frames,
     server_options,
@@ -158,7 +159,8 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes itself
         """Batched."""
-        await serve_frames(COORDINATOR, request_iterator, context, self.dispatch)
+        async with carried(None, request_iterator, context) as (frames, replies):
+            await serve_frames(COORDINATOR, frames, replies, self.dispatch)
 
 
 class MemoryBranch:

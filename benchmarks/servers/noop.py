@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from benchmarks.loop import run
-from handfast.frames import PARTICIPANT, Reply, serve_frames, server_options
+from handfast.frames import PARTICIPANT, FramePort, Reply, careful, carried, serve_frames, server_options
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
 from handfast.v1 import types_pb2 as t
@@ -55,13 +55,17 @@ class Unary(participant_pb2_grpc.ParticipantServicer):
 
 
 class Batched(Unary):
-    """These and the batched stream."""
+    """These and the batched stream, whose frames come beside it."""
+
+    def __init__(self) -> None:
+        self._frame_port = FramePort("127.0.0.1")
 
     # The stub knows only the generator form of a stream's handler; gRPC takes this one as well.
     async def Connect(  # type: ignore[override]
         self, request_iterator: AsyncIterator[p.ParticipantConnectRequest], context: Context
     ) -> None:
-        await serve_frames(PARTICIPANT, request_iterator, context, dispatch)
+        async with carried(self._frame_port, request_iterator, context) as (frames, replies):
+            await serve_frames(PARTICIPANT, frames, replies, dispatch)
 
 
 async def main(ports: list[str], servicer: Unary) -> None:
@@ -69,7 +73,7 @@ async def main(ports: list[str], servicer: Unary) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     server = grpc.aio.server(options=server_options())
-    participant_pb2_grpc.add_ParticipantServicer_to_server(servicer, server)
+    participant_pb2_grpc.add_ParticipantServicer_to_server(servicer, careful(server))
     for port in ports:
         server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

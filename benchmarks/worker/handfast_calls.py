@@ -13,6 +13,7 @@ from benchmarks.work import CHANGE, CHANGE_LOCALLY, OPERATION, SERVICE, row_of
 from benchmarks.worker.load import Call
 from benchmarks.worker.spec import Spec
 from handfast.frames import COORDINATOR, CallStream, channel_options
+from handfast.frames.dialing import FrameDialer
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
 
@@ -39,7 +40,7 @@ async def execute(spec: Spec) -> AsyncIterator[Call]:
 async def execute_frames(spec: Spec) -> AsyncIterator[Call]:
     """Execute by the batched stream that the client uses, without the client around it: the leanest load there is."""
     async with grpc.aio.insecure_channel(spec.coordinator, options=channel_options()) as channel:
-        stream = CallStream(channel, COORDINATOR)
+        stream = CallStream(channel, COORDINATOR, dialer=FrameDialer(spec.coordinator))
         request = _request(spec)
 
         async def call(number: int) -> None:

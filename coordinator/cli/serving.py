@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from coordinator.cli.log_lines import configure_logging
 from coordinator.config import ENV_PREFIX, CoordinatorConfig
 
-ONCE_PER_VALUE = {"participants": "participant", "admins": "admin"}
+ONCE_PER_VALUE = {"participants": "participant", "admins": "admin", "frame_via": "frame_via"}
 """A setting that holds several values has a flag for one, to be repeated."""
 
 
@@ -21,7 +21,8 @@ METAVARS = {
     **dict.fromkeys(("tokens_file", "audit_trail", "trace"), "FILE"),
     **dict.fromkeys(("participant_name", "admins"), "NAME"),
     **dict.fromkeys(("log_level", "log_format"), "WORD"),
-    "address": "HOST:PORT",
+    **dict.fromkeys(("address", "frame_address"), "HOST:PORT"),
+    "frame_via": "HOST:PORT=HOST:PORT",
     "participants": "NAME=HOST:PORT",
     "coordinator_id": "ID",
     **dict.fromkeys(("payload_bytes_max", "frame_bytes_max"), "BYTES"),

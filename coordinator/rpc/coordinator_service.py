@@ -23,7 +23,7 @@ from coordinator.rpc.shares import EARNED_UNARY_S
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
-from handfast.frames import COORDINATOR, Reply, abort, answer_unary, serve_frames
+from handfast.frames import COORDINATOR, FramePort, Reply, abort, answer_unary, carried, serve_frames
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1.coordinator_pb2_grpc import CoordinatorServicer
 
@@ -182,11 +182,15 @@ class CoordinatorService(CoordinatorServicer):
     Args:
         dispatch_for: gives the dispatch for whoever makes a call; asked once for each stream and each unary call.
         streams: holds streams to their limits, and ends them.
+        frame_port: where streams may have their frames come in; None lets them come over gRPC.
     """
 
-    def __init__(self, dispatch_for: Callable[[Context], Dispatch], streams: Streams) -> None:
+    def __init__(
+        self, dispatch_for: Callable[[Context], Dispatch], streams: Streams, frame_port: FramePort | None = None
+    ) -> None:
         self._dispatch_for = dispatch_for
         self._streams = streams
+        self._frame_port = frame_port
 
     async def Begin(self, request: c.BeginRequest, context: Context) -> Any:
         return await self._unary(request, context)
@@ -218,9 +222,10 @@ class CoordinatorService(CoordinatorServicer):
             with self._streams.counted(dispatch.caller or _host(context.peer())):
                 async with self._streams.ending() as end:
                     caller = dispatch.caller or context.peer()
-                    flow = self._streams.flow(request_iterator, context, caller)
                     paced = self._streams.paced(dispatch, caller)
-                    await serve_frames(COORDINATOR, flow.calls(), flow, paced, stop=end)
+                    async with carried(self._frame_port, request_iterator, context) as (frames, replies):
+                        flow = self._streams.flow(frames, replies, caller)
+                        await serve_frames(COORDINATOR, flow.calls(), flow, paced, stop=end)
         except HandfastFault as fault:
             await abort(context, fault)
 

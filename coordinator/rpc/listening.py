@@ -10,11 +10,12 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from coordinator.config import CoordinatorConfig, is_loopback, split_address
+from coordinator.config import OFF, CoordinatorConfig, is_loopback, split_address
 from coordinator.rpc.access import Access
 from coordinator.rpc.trail import Trail
 from coordinator.tokens import TokenFile
 from handfast.catalog import HandfastFault
+from handfast.frames import FramePort
 from handfast.tls import ServerTls, TlsConfig
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,28 @@ def listen(server: grpc.aio.Server, config: CoordinatorConfig) -> str:
     if port == 0:
         raise _in_use(config.address, "gRPC could not bind it")
     return f"{config.address.rpartition(':')[0]}:{port}"
+
+
+def frame_port(config: CoordinatorConfig) -> FramePort | None:
+    """Open the frame port; None when there is to be none, or when none that was left to chance can be had.
+
+    Raises:
+        HandfastFault: ADDRESS_IN_USE, by the one that was asked for; SETTING_INVALID.
+    """
+    if config.frame_address == OFF:
+        return None
+    host, port = split_address(config.frame_address) if config.frame_address else (split_address(config.address)[0], 0)
+    tls = None
+    if config.tls_cert is not None and config.tls_key is not None:
+        tls = ServerTls(config.tls_cert, config.tls_key, config.tls_client_ca).files()
+    try:
+        return FramePort(host, port, via=config.frame_via, tls=tls, frame_bytes_max=config.frame_bytes_max)
+    except OSError as failure:
+        if config.frame_address:
+            problem = failure.strerror or str(failure)
+            raise HandfastFault("ADDRESS_IN_USE", address=config.frame_address, problem=problem) from failure
+        logger.warning("no frame port could be had on %s, so frames travel over gRPC: %s", host, failure)
+        return None
 
 
 def server_credentials(config: CoordinatorConfig) -> grpc.ServerCredentials | None:

@@ -37,7 +37,7 @@ from coordinator.rpc.admin_service import AdminService
 from coordinator.rpc.coordinator_service import CoordinatorService
 from coordinator.rpc.guarded import dispatch_for
 from coordinator.rpc.limits import StreamLimits, Streams
-from coordinator.rpc.listening import listen, make_access, participant_tls, warn_of_plain_text
+from coordinator.rpc.listening import frame_port, listen, make_access, participant_tls, warn_of_plain_text
 from coordinator.rpc.trail import Trail
 from coordinator.runtime.clock import Clock, SystemClock
 from coordinator.runtime.directory import STATIC_INSTANCE, Directory
@@ -53,7 +53,7 @@ from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
 from coordinator.runtime.running import Running
 from coordinator.runtime.trace import ProtocolTrace
-from handfast.frames import careful, server_options
+from handfast.frames import FramePort, careful, server_options
 from handfast.frames.channels import Options
 from handfast.trace import Owner, Sink, Trace, TraceFile
 from handfast.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
@@ -109,6 +109,7 @@ class CoordinatorServer:
     ) -> None:
         self.config = config
         self.address = config.address
+        self.frame_port: FramePort | None = None
         self._on_log_broken = on_log_broken
         self._clock = clock or SystemClock()
         self._entropy = entropy or SystemEntropy()
@@ -136,6 +137,7 @@ class CoordinatorServer:
         try:
             self._assemble(identity.coordinator_id, identity.epoch)
             self._server = grpc.aio.server(options=_server_options(self.config))
+            self.frame_port = frame_port(self.config)
             await self._add_services()
             self.address = listen(self._server, self.config)
             warn_of_plain_text(self.config)
@@ -175,7 +177,7 @@ class CoordinatorServer:
         access = make_access(self.config, self.trail)
         streams = Streams(stream_limits(self.config), self._clock, self._end_streams)
         server = careful(self._server, partial(streams.admit, access.caller))
-        coordinator = CoordinatorService(dispatch_for(requests, access), streams)
+        coordinator = CoordinatorService(dispatch_for(requests, access), streams, self.frame_port)
         in_doubt = InDoubtReport(requests, links, self.config.sweep_interval_s)
         resolution = Resolution(requests, links)
         stop, trail = self._end_streams, self.trail
@@ -242,6 +244,8 @@ class CoordinatorServer:
             await self.links.close()
         if hasattr(self, "_server"):
             await self._server.stop(None)
+        if self.frame_port is not None:
+            self.frame_port.close()
         await self._log.close()
 
     # -- retention -------------------------------------------------------------------------------------------------

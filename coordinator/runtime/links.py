@@ -26,7 +26,7 @@ from coordinator.log.records import ParticipantRecord
 from coordinator.runtime.directory import Directory
 from handfast.catalog import HandfastFault
 from handfast.frames import PARTICIPANT, CallFailed, CallStream, OnReply
-from handfast.tls import TlsConfig, open_channel
+from handfast.tls import TlsConfig, frame_dialer, open_channel
 from handfast.xid import split_bqual
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ class Links:
     def _make_link(self, address: str, resource: str) -> _Link:
         name = self._certified_name.format(resource=resource) if resource else None
         channel = open_channel(address, self._tls, name)
-        stream = CallStream(channel, PARTICIPANT, peer=address)
+        stream = CallStream(channel, PARTICIPANT, peer=address, dialer=frame_dialer(address, self._tls, name))
         return _Link(channel, stream, asyncio.create_task(self._watch(address, channel)))
 
     async def _watch(self, address: str, channel: grpc.aio.Channel) -> None:

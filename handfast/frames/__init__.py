@@ -10,6 +10,8 @@ package is that second way, for both services and both sides:
     serving.py   the serving side: serve_frames, and answer_unary for the unary twin of the same dispatch
     gathering.py when a frame leaves
     reading.py   bytes from strangers, and what becomes of those that are no message
+    connection.py, ports.py, dialing.py, carried.py
+                 frames over a socket beside the stream, which costs a twelfth
     channels.py  the channel and server settings that both sides need (message size, keepalive, reconnect backoff)
 
 A sender flushes whatever gathered while its last frame was being written, or while the loop still turned for it. There
@@ -17,6 +19,7 @@ is no timer: an idle sender sends at once, a busy one sends large frames, and no
 """
 
 from handfast.frames.calls import CallStream, OnReply
+from handfast.frames.carried import carried
 from handfast.frames.channels import MESSAGE_BYTES_MAX, channel_options, server_options
 from handfast.frames.failure import (
     LOST,
@@ -28,6 +31,7 @@ from handfast.frames.failure import (
     error_of_fault,
     failure_of_rpc,
 )
+from handfast.frames.ports import FramePort
 from handfast.frames.reading import careful
 from handfast.frames.service import COORDINATOR, PARTICIPANT, FramedService, Method
 from handfast.frames.serving import Dispatch, Reply, answer_unary, serve_frames
@@ -43,6 +47,7 @@ __all__ = [
     "CallFailed",
     "CallStream",
     "Dispatch",
+    "FramePort",
     "FramedService",
     "Method",
     "OnReply",
@@ -50,6 +55,7 @@ __all__ = [
     "abort",
     "answer_unary",
     "careful",
+    "carried",
     "channel_options",
     "error_of_fault",
     "failure_of_rpc",

@@ -30,6 +30,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
+from handfast.frames.dialing import Beside, FrameDialer
 from handfast.frames.failure import (
     CallFailed,
     failure_of_error,
@@ -91,6 +92,7 @@ class CallStream:
         connect_timeout_s: how long a connection attempt may take, in seconds.
         on_disconnect: told that an open stream has ended, before its calls are failed.
         metadata: gives what goes along with each stream and each unary call.
+        dialer: the way to the peer's frame port; None sends all frames over gRPC.
     """
 
     last_error: str = ""
@@ -105,6 +107,7 @@ class CallStream:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         on_disconnect: Callable[[], None] | None = None,
         metadata: Callable[[], Metadata] = tuple,
+        dialer: FrameDialer | None = None,
     ) -> None:
         self._channel = channel
         self._service = service
@@ -113,6 +116,7 @@ class CallStream:
         self._connect_timeout_s = connect_timeout_s
         self._on_disconnect = on_disconnect
         self._metadata = metadata
+        self._dialer = dialer
         self._next_id = 1
         self._outstanding: dict[int, _Call] = {}
         self._queue: deque[_Call] = deque()
@@ -263,7 +267,7 @@ class CallStream:
         problem, status, answered = "this side gave it up", None, False
         try:
             await self._reach()
-            stream = self._connect()
+            stream = await self._carrier(self._connect())
             self._open = True
             writer = asyncio.create_task(self._write(stream))
             try:
@@ -307,15 +311,34 @@ class CallStream:
         except grpc.aio.UsageError as problem:
             raise _NoWay("its channel is closed") from problem
 
+    async def _carrier(
+        self, stream: grpc.aio.StreamStreamCall[Any, Any]
+    ) -> grpc.aio.StreamStreamCall[Any, Any] | Beside:
+        """What this stream's frames go over: a connection beside it where there can be one, else itself."""
+        if self._dialer is None:
+            return stream
+        try:
+            connection = await self._dialer.open(stream)
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        if connection is None:
+            return stream
+        self._batched = True
+        return Beside(stream, connection, self._service.parse_reply_frame)
+
     def _connect(self) -> grpc.aio.StreamStreamCall[Any, Any]:
         connect: grpc.aio.StreamStreamMultiCallable[Any, Any] = self._channel.stream_stream(
             self._service.connect_path,
             request_serializer=_serialize,
             response_deserializer=self._service.parse_reply_frame,
         )
-        return connect(None, metadata=self._metadata() or None)  # no iterator: frames are written as they gather
+        asked = () if self._dialer is None else self._dialer.question
+        return connect(
+            None, metadata=(*self._metadata(), *asked) or None
+        )  # no iterator: frames are written as they gather
 
-    async def _write(self, stream: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+    async def _write(self, stream: grpc.aio.StreamStreamCall[Any, Any] | Beside) -> None:
         try:
             while True:
                 await self._wake.wait()

@@ -255,6 +255,15 @@ class Readable:
         self._read = read
         self.size = 0
 
+    @property
+    def source(self) -> AsyncIterator[bytes]:
+        """The requests as they came."""
+        return self._requests
+
+    def over(self, source: AsyncIterator[bytes]) -> Readable:
+        """The same kind of requests, out of other bytes."""
+        return Readable(source, self._read)
+
     def __aiter__(self) -> Readable:
         return self
 

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from handfast.frames import COORDINATOR, Dispatch, answer_unary, channel_options, serve_frames, server_options
+from handfast.frames import COORDINATOR, Dispatch, answer_unary, carried, channel_options, serve_frames, server_options
 from handfast.v1 import coordinator_pb2_grpc
 
 Wrap = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
@@ -70,7 +70,8 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
             peer.streams += 1
             counted = peer.count_frames(frames)
             try:
-                await serve_frames(COORDINATOR, counted, context, peer.dispatch, stop=peer.stop_streams)
+                async with carried(None, counted, context) as (frames, replies):
+                    await serve_frames(COORDINATOR, frames, replies, peer.dispatch, stop=peer.stop_streams)
             finally:
                 peer.streams_ended += 1
 

@@ -1,0 +1,141 @@
+"""The serving side of one ``Connect`` stream, on whichever way its frames come.
+
+The caller that knows of frame connections asks for one when it opens the stream, and is told a ticket. It uses it
+before it sends anything, or never. So whichever of the two brings something first, the stream or the connection, is the
+one on which all frames come and go from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.message import Message
+
+from handfast.catalog import HandfastFault
+from handfast.frames.connection import FrameConnection, FrameTooLarge
+from handfast.frames.dialing import HEADER, NONE
+from handfast.frames.ports import FramePort, Offer
+from handfast.frames.reading import Context
+
+
+@contextlib.asynccontextmanager
+async def carried(port: FramePort | None, frames: Any, context: Context) -> AsyncIterator[tuple[Any, Any]]:
+    """Give what ``serve_frames`` needs: the frames that come, and where to write those that go.
+
+    Args:
+        port: where frame connections come in; None when there is none.
+        frames: those that come over gRPC; a ``Readable`` when there is a port.
+        context: the stream's context.
+
+    Raises:
+        grpc.aio.UsageError: something was written to the context before.
+    """
+    dialed = next((str(value) for key, value in context.invocation_metadata() or () if key == HEADER), None)
+    if dialed is None:
+        yield frames, context
+        return
+    offer = port.offer(dialed) if port is not None and port.secure == _is_secure(context) else None
+    await context.send_initial_metadata(((HEADER, NONE if offer is None else offer.text),))
+    if port is None or offer is None:
+        yield frames, context
+        return
+    ways = _Ways(frames.source, context, offer, port)
+    try:
+        yield frames.over(ways), ways
+    finally:
+        ways.close()
+
+
+def _is_secure(context: Context) -> bool:
+    return b"ssl" in context.auth_context().get("transport_security_type", ())
+
+
+class _Ways:
+    """The bytes of a stream's frames, from where they come; and frames written to where they go.
+
+    Args:
+        stream: the bytes of frames that come over gRPC.
+        context: where they go over gRPC.
+        offer: the ticket that the caller was told.
+        port: where it is good.
+    """
+
+    def __init__(self, stream: AsyncIterator[bytes], context: Context, offer: Offer, port: FramePort) -> None:
+        self._stream = stream
+        self._context = context
+        self._offer = offer
+        self._port = port
+        self._next: asyncio.Task[bytes | None] | None = None
+        self._connection: FrameConnection | None = None
+        self._chosen = False
+
+    def __aiter__(self) -> _Ways:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._chosen:
+            await self._choose()
+        frame = await (self._from_stream() if self._connection is None else self._from(self._connection))
+        if frame is None:
+            raise StopAsyncIteration
+        return frame
+
+    async def _choose(self) -> None:
+        """Wait for the first sign of either; the stream's end is one."""
+        self._next = asyncio.ensure_future(anext(self._stream, None))
+        signs: set[asyncio.Future[Any]] = {self._next, self._offer.taken}
+        await asyncio.wait(signs, return_when=asyncio.FIRST_COMPLETED)
+        if self._offer.taken.done():
+            self._connection = self._offer.taken.result()
+            # It stands until the stream beside it ends, or brings a frame, which would be against the order.
+            self._next.add_done_callback(self._on_stream)
+        self._port.withdraw(self._offer)
+        self._chosen = True
+
+    def _on_stream(self, came: asyncio.Task[bytes | None]) -> None:
+        if not came.cancelled():
+            came.exception()  # the stream's handler is cancelled too, and says what there is to say
+        if self._connection is not None:
+            self._connection.end_reading()
+
+    async def _from_stream(self) -> bytes | None:
+        if self._next is None:
+            return await anext(self._stream, None)
+        came, self._next = self._next, None
+        return await came
+
+    async def _from(self, connection: FrameConnection) -> bytes | None:
+        try:
+            frame = await connection.read()
+        except FrameTooLarge as problem:
+            raise HandfastFault("MESSAGE_MALFORMED", kind="frame", problem=str(problem)) from problem
+        if frame is not None:
+            return frame
+        if self._next is not None and self._next.done() and self._next.exception() is None:
+            if self._next.result() is None:
+                return None  # the caller has ended its side of the stream
+            if connection.used:
+                raise HandfastFault("MESSAGE_MALFORMED", kind="frame", problem="it came beside the frame connection")
+        elif connection.used:
+            raise HandfastFault("FRAME_CONNECTION_LOST")
+        # The caller gave it up before it was used: it never saw that it was taken.
+        self._connection = None
+        return await self._from_stream()
+
+    async def write(self, frame: Message) -> None:
+        """Write a frame of replies; in the context's place."""
+        if self._connection is not None:
+            await self._connection.write(frame.SerializeToString())
+        else:
+            await self._context.write(frame)
+
+    def close(self) -> None:
+        """End the connection once everything is written."""
+        self._port.withdraw(self._offer)
+        if self._offer.taken.done():
+            self._offer.taken.result().close()
+        if self._next is not None:
+            self._next.cancel()

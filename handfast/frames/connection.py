@@ -1,0 +1,226 @@
+"""A frame connection: the frames of one ``Connect`` stream over a socket of their own.
+
+A frame costs each side some 170 µs to write and read through a gRPC stream, whatever is in it, and 14 µs through a
+socket. So where both sides can, a stream's frames travel over a plain TCP connection beside it (TLS where gRPC has it).
+Everything else stays with the stream: who calls, what they may, how long it lasts, whether the peer is still there.
+
+    ports.py       the serving side: a port, and the tickets that open a connection on it
+    dialing.py     the calling side: how a ticket is used
+    carried.py     the serving side of one stream, on whichever way its frames come
+
+On the wire, after the greeting (``Greeting``, whose only content is the ticket): frames in both directions, each its
+length in four bytes, most significant first, and then the frame as the .proto describes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, cast
+
+from handfast.frames.channels import KEEPALIVE_TIME_MS, KEEPALIVE_TIMEOUT_MS, MESSAGE_BYTES_MAX
+
+MAGIC = b"handfast"
+"""What both sides begin with, so that neither takes a stranger for the other."""
+
+TICKET_BYTES = 32
+
+GREETING_BYTES = len(MAGIC) + TICKET_BYTES
+
+WAITING_BYTES_MAX = 256 * 1024
+"""Past this nothing more is read until what has come is taken."""
+
+_LENGTH = Struct(">I")
+
+
+class FrameTooLarge(Exception):
+    """The peer announced a frame larger than may be sent; said by ``read``, once what came before it is taken."""
+
+
+class FrameConnection(asyncio.Protocol):
+    """One connection, from either end.
+
+    Args:
+        on_greeting: given the first ``greeting_bytes`` bytes that come; returns whether frames may follow.
+        greeting_bytes: how many bytes the peer's greeting has.
+        frame_bytes_max: the largest frame that is taken.
+        on_end: told that it has ended.
+    """
+
+    def __init__(
+        self,
+        on_greeting: Callable[[FrameConnection, bytes], bool],
+        greeting_bytes: int,
+        frame_bytes_max: int = MESSAGE_BYTES_MAX,
+        on_end: Callable[[FrameConnection], None] | None = None,
+    ) -> None:
+        self._on_greeting: Callable[[FrameConnection, bytes], bool] | None = on_greeting
+        self._greeting_bytes = greeting_bytes
+        self._frame_bytes_max = frame_bytes_max
+        self._on_end = on_end
+        self._transport: asyncio.Transport | None = None
+        self._part = bytearray()  # the beginning of what has not come whole
+        self._frames: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._reading_paused = False
+        self._too_large = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._no_more = False
+        self.ended = False
+        self.used = False
+        """Whether any frame has come."""
+
+    # -- the loop's side -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast("asyncio.Transport", transport)
+        _watch_over(transport.get_extra_info("socket"))
+
+    def data_received(self, new: bytes) -> None:
+        """See asyncio.Protocol."""
+        data: bytes | bytearray = new
+        if self._part:
+            self._part += new
+            data = self._part
+        if self._on_greeting is not None:
+            if len(data) < self._greeting_bytes:
+                self._part = bytearray(data)
+                return
+            greet, self._on_greeting = self._on_greeting, None
+            greeting, data = bytes(data[: self._greeting_bytes]), data[self._greeting_bytes :]
+            self._part = bytearray()
+            if not greet(self, greeting):
+                self.abort()
+                return
+        self._split(data)
+
+    def _split(self, data: bytes | bytearray) -> None:
+        position, end = 0, len(data)
+        while end - position >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, position)
+            if length > self._frame_bytes_max:
+                self._too_large = length
+                position = end
+                self.abort()
+                break
+            stop = position + _LENGTH.size + length
+            if stop > end:
+                break
+            self._frames.append(bytes(data[position + _LENGTH.size : stop]))
+            self._waiting_bytes += length
+            position = stop
+        if data is self._part:
+            del self._part[:position]
+        elif position < end:
+            self._part = bytearray(data[position:])
+        if self._frames:
+            self.used = True
+            self._wake_reader()
+            if self._waiting_bytes > WAITING_BYTES_MAX and not self._reading_paused and self._transport is not None:
+                self._reading_paused = True
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. A peer that writes no more is one that has gone."""
+        return False
+
+    def connection_lost(self, problem: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self.ended = True
+        self.end_reading()
+        self.resume_writing()
+        if self._on_end is not None:
+            self._on_end(self)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        if self._writable is None:
+            self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def _wake_reader(self) -> None:
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    # -- the stream's side -----------------------------------------------------------------------------------------
+
+    async def read(self) -> bytes | None:
+        """The next frame's bytes; None when there will be none. For one reader at a time.
+
+        Raises:
+            FrameTooLarge: the peer announced a larger one than may be sent.
+        """
+        while not self._frames:
+            if self._too_large:
+                raise FrameTooLarge(f"a frame of {self._too_large} bytes, more than {self._frame_bytes_max}")
+            if self._no_more:
+                return None
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        frame = self._frames.popleft()
+        self._waiting_bytes -= len(frame)
+        if self._reading_paused and not self._frames and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return frame
+
+    def end_reading(self) -> None:
+        """Let ``read`` say None once what has come is taken."""
+        self._no_more = True
+        self._wake_reader()
+
+    async def write(self, frame: bytes) -> None:
+        """Send a frame; returns when the next may be written. On a connection that has ended it goes nowhere."""
+        if self._transport is None or self.ended:
+            return
+        self._transport.write(_LENGTH.pack(len(frame)) + frame)
+        while self._writable is not None and not self.ended:
+            await asyncio.shield(self._writable)
+
+    def greet(self, greeting: bytes) -> None:
+        """Send what comes before the first frame."""
+        if self._transport is not None:
+            self._transport.write(greeting)
+
+    def close(self) -> None:
+        """End it when what was written has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _watch_over(connected: Any) -> None:
+    """Have the system find out when the other end has vanished, in the time that gRPC takes to.
+
+    Normally the stream beside the connection shows that first. This is for a way on which only the frames get lost.
+    """
+    vanished_ms = KEEPALIVE_TIME_MS + KEEPALIVE_TIMEOUT_MS
+    settings = {
+        "TCP_KEEPIDLE": KEEPALIVE_TIME_MS // 1000,
+        "TCP_KEEPINTVL": KEEPALIVE_TIMEOUT_MS // 1000,
+        "TCP_KEEPCNT": 1,
+        "TCP_USER_TIMEOUT": vanished_ms,
+    }
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in settings.items():
+        option = getattr(socket, name, None)  # not every system has all of them
+        if option is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)

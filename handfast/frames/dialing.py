@@ -1,0 +1,212 @@
+"""The calling side of frame connections: asking for a ticket, and using it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from handfast.clock import monotonic_s
+from handfast.frames.connection import MAGIC, TICKET_BYTES, FrameConnection, FrameTooLarge
+from handfast.pem_files import PemFiles
+
+HEADER = "handfast-frame-port"
+"""In a stream's metadata: the address that was dialed. In the answer's: where the frame port is, and the ticket."""
+
+NONE = "none"
+"""The answer of a server that has no frame port for this caller."""
+
+OFFER_S = 1.0
+"""How long to wait for the answer, in seconds. Ours comes at once; whoever knows of no frame ports answers with its
+first reply, for which it needs a call."""
+
+DIAL_S = 2.0
+"""How long a frame connection may take to be there, in seconds."""
+
+END_S = 1.0
+"""How long after the one of stream and connection the other is waited for, in seconds."""
+
+AGAIN_S = 60.0
+"""How long after a failure no other attempt is made, in seconds: one that is swallowed costs ``DIAL_S``."""
+
+log = logging.getLogger(__name__)
+
+
+class FrameDialer:
+    """How to get to one server's frame port.
+
+    Args:
+        address: the server's gRPC address, ``host:port``.
+        tls: the caller's certificate, key and authorities, when gRPC speaks TLS to it; None speaks plain text.
+        server_name: the name that the server's certificate must hold, when it is not the address's.
+    """
+
+    def __init__(self, address: str, tls: PemFiles | None = None, server_name: str | None = None) -> None:
+        self._address = address
+        self._host = address.rpartition(":")[0].strip("[]")
+        self._tls = tls
+        self._server_name = server_name
+        self._told = ""
+        self._unanswered = False
+        self._not_before_s = -math.inf
+
+    @property
+    def question(self) -> tuple[tuple[str, str], ...]:
+        """What goes along with a stream; nothing when there is no hope of a connection."""
+        return ((HEADER, self._address),) if self._hopeful else ()
+
+    @property
+    def _hopeful(self) -> bool:
+        return not self._unanswered and monotonic_s() >= self._not_before_s
+
+    async def open(self, stream: Any) -> FrameConnection | None:
+        """A frame connection for a stream that was opened with ``question``; None when its frames go over itself.
+
+        Args:
+            stream: the ``grpc.aio`` call.
+        """
+        if not self._hopeful:
+            return None
+        try:
+            async with asyncio.timeout(OFFER_S):
+                offer = _offered(await stream.initial_metadata())
+        except TimeoutError:
+            self._unanswered = True
+            return None
+        if offer is None or offer == NONE:
+            return None
+        return await self._dial(offer)
+
+    async def _dial(self, offer: str) -> FrameConnection | None:
+        greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def on_greeting(_: FrameConnection, greeting: bytes) -> bool:
+            if not greeted.done():
+                greeted.set_result(greeting == MAGIC)
+            return greeting == MAGIC
+
+        def on_end(_: FrameConnection) -> None:
+            if not greeted.done():
+                greeted.set_result(False)
+
+        connection = FrameConnection(on_greeting, len(MAGIC), on_end=on_end)
+        try:
+            host, port, ticket = self._read(offer)
+            async with asyncio.timeout(DIAL_S):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, host, port, ssl=self._context(), server_hostname=self._name_of(host)
+                )
+                connection.greet(MAGIC + ticket)
+                if await greeted:
+                    self._told = ""
+                    return connection
+            problem = "it was refused"
+        except (OSError, ValueError) as failure:  # TimeoutError is an OSError, and ssl.SSLError
+            problem = str(failure) or type(failure).__name__
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        connection.abort()
+        self._not_before_s = monotonic_s() + AGAIN_S
+        self._tell(problem)
+        return None
+
+    def _read(self, offer: str) -> tuple[str, int, bytes]:
+        """Host, port and ticket.
+
+        Raises:
+            ValueError: it is no offer.
+        """
+        where, _, ticket = offer.partition(" ")
+        host, _, port = where.rpartition(":")
+        key = bytes.fromhex(ticket)
+        if len(key) != TICKET_BYTES:
+            raise ValueError(f"{where} is no offer of a frame port")
+        return host.strip("[]") or self._host, int(port), key
+
+    def _context(self) -> ssl.SSLContext | None:
+        """Made anew for each connection, from what the files hold by then.
+
+        Raises:
+            OSError: they can't be used.
+        """
+        if self._tls is None:
+            return None
+        context = ssl.create_default_context()
+        if self._tls.authorities is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls.load_into(context)
+        return context
+
+    def _name_of(self, host: str) -> str | None:
+        return None if self._tls is None else self._server_name or host
+
+    def _tell(self, problem: str) -> None:
+        """Say once, and again when it is another, why frames go over gRPC: it costs time, and nothing else shows it."""
+        if problem != self._told:
+            self._told = problem
+            log.info("no frame connection to %s, so frames travel over gRPC: %s", self._address, problem)
+
+
+class Beside:
+    """A stream whose frames travel over a connection beside it; in the stream's place.
+
+    Args:
+        stream: the ``grpc.aio`` call. Its end is the end of both.
+        connection: what its frames travel over.
+        parse: makes a frame of bytes; None when they are none.
+    """
+
+    def __init__(self, stream: Any, connection: FrameConnection, parse: Callable[[bytes], Message | None]) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._parse = parse
+        self._end = asyncio.ensure_future(stream.read())
+        self._end.add_done_callback(self._on_stream_end)
+
+    def _on_stream_end(self, _: asyncio.Future[Any]) -> None:
+        # The peer writes what it still owes, and ends the connection. When it can't any more, nothing is to be had.
+        asyncio.get_running_loop().call_later(END_S, self._connection.abort)
+
+    def __aiter__(self) -> Beside:
+        return self
+
+    async def __anext__(self) -> Message | None:
+        """The next frame; None for what is none.
+
+        Raises:
+            StopAsyncIteration: both have ended.
+            grpc.aio.AioRpcError: the stream has ended with an error.
+        """
+        try:
+            data = await self._connection.read()
+        except FrameTooLarge:
+            return None
+        if data is not None:
+            return self._parse(data)
+        await asyncio.wait({self._end}, timeout=END_S)
+        if self._end.done():
+            self._end.result()
+        raise StopAsyncIteration
+
+    async def write(self, frame: Message) -> None:
+        """Send a frame."""
+        await self._connection.write(frame.SerializeToString())
+
+    def cancel(self) -> None:
+        """End both, at once."""
+        self._stream.cancel()
+        self._end.cancel()
+        self._connection.abort()
+
+
+def _offered(metadata: Iterable[tuple[str, Any]]) -> str | None:
+    for key, value in metadata:
+        if key == HEADER:
+            return str(value)
+    return None
