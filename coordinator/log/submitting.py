@@ -127,7 +127,8 @@ class SubmittingLog(ABC):
         counts["ends"] += applied.ends
         counts["records"] += applied.decisions + applied.ends + applied.others
         for submission, result in zip(batch, applied.results, strict=True):
-            self._answer(submission, result)
+            if submission.callback is not None:
+                self._answer(submission, result)
 
     def _deliver_failure(self, batch: Sequence[Submission], failure: LogRefused | LogBroken) -> None:
         """Tell a whole batch why none of it was written."""

@@ -1,12 +1,14 @@
 """The thread that makes the log durable: group commit.
 
-The loop's thread appends to a list and goes on. This thread takes the whole list, writes it in one transaction, and
-while that one's fsync runs, the next list gathers (DeWitt et al., 1984). So the number of forces follows the disk and
+The loop's thread appends to a queue and goes on. This thread takes all that is in it, writes it in one transaction, and
+while that one's fsync runs, the next batch gathers (DeWitt et al., 1984). So the number of forces follows the disk and
 not the load: one transaction alone waits for one fsync, and a thousand together wait for one or two. There is no timer
 in that; only end records, which nobody waits for, linger until another force takes them along.
 
-A batch goes back to the loop in one hop, however large it is. Per record this costs two list operations and its share
-of two ``executemany``.
+A batch goes back to the loop in one hop, however large it is. Per record this costs two operations on the queue and its
+share of two ``executemany``. The lock is for waiting and waking only, once a batch: what is submitted while the thread
+is known to be on its way (``_urgent``) is appended without it. None is left behind by that, for the thread takes back
+the mark first and looks into the queue afterwards: whoever still saw the mark had appended before.
 
 What can fail, and what is then certain. SQLITE_FULL comes from a write, never from the fsync after it, and SQLite rolls
 back: the commit frame did not get into the write-ahead log whole, so no recovery will find it, and the next batch
@@ -27,6 +29,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from coordinator.log.batches import apply_batch
@@ -85,8 +88,8 @@ class Writer:
         self._on_stopped = on_stopped
 
         self._changed = threading.Condition(threading.Lock())
-        self._gathered: list[Submission] = []
-        self._urgent = False  # something gathered should not wait
+        self._gathered: deque[Submission] = deque()
+        self._urgent = False  # something gathered should not wait, and the thread knows
         self._stopping = False
 
         self._head = head  # before the current batch
@@ -100,14 +103,16 @@ class Writer:
 
     def submit(self, submission: Submission) -> None:
         """Give the thread something to write."""
-        with self._changed:
-            self._gathered.append(submission)
-            if type(submission) is End:
-                if len(self._gathered) == 1:
-                    self._changed.notify()  # the thread may be waiting without an end; now it has one
-            elif not self._urgent:
+        self._gathered.append(submission)
+        if self._urgent:
+            return
+        if type(submission) is not End:
+            with self._changed:
                 self._urgent = True
                 self._changed.notify()
+        elif len(self._gathered) == 1:
+            with self._changed:
+                self._changed.notify()  # the thread may be waiting without an end; now it has one
 
     def stop(self) -> None:
         """Have the thread write what was submitted and end."""
@@ -130,11 +135,18 @@ class Writer:
     def _take(self) -> list[Submission]:
         """Wait until something should be forced, and take all there is; nothing when the thread should end."""
         with self._changed:
-            while not self._urgent and not self._stopping:
-                if not self._changed.wait(self._lazy_flush_s if self._gathered else None):
-                    break
-            batch, self._gathered, self._urgent = self._gathered, [], False
-            return batch
+            while True:
+                while not self._urgent and not self._stopping:
+                    if not self._changed.wait(self._lazy_flush_s if self._gathered else None):
+                        break
+                self._urgent = False
+                # What the mark stood for may have gone with the batch before, when its submitter was slow to set it.
+                if self._gathered or self._stopping:
+                    return self._drained()
+
+    def _drained(self) -> list[Submission]:
+        gathered = self._gathered
+        return [gathered.popleft() for _ in range(len(gathered))]
 
     def _force(self, batch: list[Submission]) -> bool:
         """Make a batch durable, or say why not; return whether the log goes on."""
@@ -179,8 +191,7 @@ class Writer:
         """Report to everyone who waits. The connection is closed first, while the reader is open: so it makes no
         checkpoint, and leaves the files as they are for the next life to recover."""
         with self._changed:
-            lost = [*batch, *self._gathered]
-            self._gathered = []
+            lost = [*batch, *self._drained()]
         try:
             self._connection.close()
         except sqlite3.Error:
@@ -194,7 +205,7 @@ class Writer:
             if self._stopping and kept:
                 logger.warning("%d end records were refused; recovery will write them again", len(kept))
             elif kept:
-                self._gathered[:0] = kept
+                self._gathered.extendleft(reversed(kept))
 
     def _checkpoint_when_due(self, records: int) -> bool:
         """Move what gathered in the write-ahead log into the file now and then; return whether the log goes on."""

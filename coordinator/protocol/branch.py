@@ -48,5 +48,5 @@ class Branch:
         """Take the branch to its end."""
         self.outcome = outcome
         self.evidence = evidence
-        committed = outcome in (Outcome.COMMITTED, Outcome.HEURISTIC_COMMIT)
+        committed = outcome is Outcome.COMMITTED or outcome is Outcome.HEURISTIC_COMMIT
         self.state = BranchState.COMMITTED if committed else BranchState.ABORTED

@@ -6,7 +6,7 @@ Times are seconds of the driver's monotonic clock; the machine compares them and
 from __future__ import annotations
 
 from coordinator.protocol.states import Cause, Decision, Outcome, Vote
-from coordinator.protocol.values import value
+from coordinator.protocol.values import made_once, value
 
 
 @value
@@ -14,6 +14,9 @@ class Enlisted:
     """A branch joined."""
 
     bqual: str
+
+
+enlisted = made_once(Enlisted)
 
 
 @value

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coordinator.protocol.branch import Branch
-from coordinator.protocol.effects import Effects, SendCommit, SendCommitOnePhase, SendPrepare, SendRollback
+from coordinator.protocol.effects import Effects, Send, SendCommit, SendCommitOnePhase, SendPrepare
 from coordinator.protocol.states import Decision, TransactionState, Vote
 
 
@@ -54,8 +54,10 @@ def broken_rule(
         rule = _broken_by_send(message, state, decision, branches)
         if rule is not None:
             return rule
-    if effects.end is not None and not all(branch.ended for branch in branches.values()):
-        return "an end record while a branch has not ended"
+    if effects.end is not None:
+        for branch in branches.values():
+            if branch.outcome is None:
+                return "an end record while a branch has not ended"
     return None
 
 
@@ -75,18 +77,17 @@ def _broken_by_force(
 
 
 def _broken_by_send(
-    message: object, state: TransactionState, decision: Decision | None, branches: Mapping[str, Branch]
+    message: Send, state: TransactionState, decision: Decision | None, branches: Mapping[str, Branch]
 ) -> str | None:
-    match message:
-        case SendCommit(bqual=bqual):
-            if branches[bqual].override is not Decision.COMMIT and decision is not Decision.COMMIT:
-                return f"Commit to {bqual} without a durable decision"
-            if branches[bqual].vote is not Vote.YES:
-                return f"Commit to {bqual}, which did not vote yes"
-        case SendRollback(bqual=bqual):
-            if branches[bqual].override is not Decision.ABORT and decision is Decision.COMMIT:
-                return f"Rollback to {bqual} against the decision"
-        case SendPrepare(bqual=bqual) | SendCommitOnePhase(bqual=bqual):
-            if state is not TransactionState.PREPARING or decision is not None:
-                return f"phase one to {bqual} in state {state.value}"
+    kind, bqual = type(message), message.bqual
+    if kind is SendPrepare or kind is SendCommitOnePhase:
+        if state is not TransactionState.PREPARING or decision is not None:
+            return f"phase one to {bqual} in state {state.value}"
+    elif kind is SendCommit:
+        if branches[bqual].override is not Decision.COMMIT and decision is not Decision.COMMIT:
+            return f"Commit to {bqual} without a durable decision"
+        if branches[bqual].vote is not Vote.YES:
+            return f"Commit to {bqual}, which did not vote yes"
+    elif branches[bqual].override is not Decision.ABORT and decision is Decision.COMMIT:
+        return f"Rollback to {bqual} against the decision"
     return None

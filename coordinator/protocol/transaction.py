@@ -47,6 +47,7 @@ from coordinator.protocol.invariants import InvariantViolated, broken_rule
 from coordinator.protocol.outcomes import measured, summed_up
 from coordinator.protocol.states import BranchState, Cause, Decision, Outcome, TransactionState, Vote
 from coordinator.protocol.table import TRANSITIONS
+from coordinator.protocol.values import made_once
 
 S = TransactionState
 
@@ -54,6 +55,9 @@ ROLLBACK_ATTEMPTS_MAX = 8
 """How often a Rollback is sent before the branch is left to ask by itself."""
 
 FINAL_STATES = frozenset({S.COMMITTED, S.ABORTED, S.FORGOTTEN})
+
+_prepare = made_once(SendPrepare)
+_COMMITTED_BY_ALL = Effects(end=EndRecord(Outcome.COMMITTED, ""))
 
 
 class ProtocolViolated(Exception):
@@ -124,7 +128,7 @@ class GlobalTransaction:
         transaction.offered = True
         transaction.decision = Decision.COMMIT
         transaction.state = S.COMMITTING
-        effects = Effects(send=tuple(transaction._send_commits()))
+        effects = Effects(transaction._send_commits())
         transaction._check_invariants(effects, e.DecisionStood(Decision.COMMIT))
         return transaction, effects
 
@@ -212,7 +216,7 @@ class GlobalTransaction:
         self.state = S.PREPARING
         if len(self.branches) == 1:
             return self._ask_for_one_phase(next(iter(self.branches.values())))
-        return Effects(send=tuple([self._send_prepare(branch) for branch in self.branches.values()]))
+        return Effects(tuple([self._send_prepare(branch) for branch in self.branches.values()]))
 
     def on_vote_received(self, event: e.VoteReceived) -> Effects:
         branch = self.branches[event.bqual]
@@ -241,7 +245,7 @@ class GlobalTransaction:
         branch.last_error = ""
         branch.vote_awaited = True
         branch.attempts = 1
-        return SendPrepare(branch.bqual)
+        return _prepare(branch.bqual)
 
     def _take_vote(self, branch: Branch, event: e.VoteReceived) -> None:
         branch.vote = event.vote
@@ -270,12 +274,11 @@ class GlobalTransaction:
     def _decide(self, event: e.VoteReceived) -> Effects:
         if self._is_late(event):
             return self._abort(Cause.DEADLINE, "the deadline passed before every vote was in")
-        in_doubt = [branch for branch in self.branches.values() if branch.vote is Vote.YES]
-        if not in_doubt:
+        commits = self._send_commits()
+        if not commits:
             return self._commit_without_record()
         self.offered = True
-        record = CommitRecord(tuple([(branch.bqual, branch.proof) for branch in in_doubt]))
-        return Effects(force=record, send_after_force=tuple(self._send_commits()))
+        return Effects((), CommitRecord(tuple([(one.bqual, one.proof) for one in commits])), commits)
 
     def on_decision_stood(self, event: e.DecisionStood) -> Effects:
         if event.decision is Decision.ABORT:
@@ -361,8 +364,10 @@ class GlobalTransaction:
         branch = self.branches[event.bqual]
         if branch.ended:
             return NOTHING
-        outcome = measured(self._decided, event.outcome)
-        if outcome in (Outcome.COMMITTED, Outcome.ABORTED):
+        outcome = event.outcome
+        if outcome is not Outcome.COMMITTED or self.decision is not Decision.COMMIT:
+            outcome = measured(self._decided, outcome)
+        if outcome is Outcome.COMMITTED or outcome is Outcome.ABORTED:
             branch.end(outcome)
         else:
             branch.end(outcome, event.evidence or self._by_whom(branch))
@@ -412,11 +417,13 @@ class GlobalTransaction:
         self.state = S.FORGOTTEN
         return NOTHING
 
-    def _send_commits(self) -> Iterable[SendCommit]:
+    def _send_commits(self) -> tuple[SendCommit, ...]:
+        commits = []
         for branch in self.branches.values():
             if branch.vote is Vote.YES:
                 branch.attempts = 1
-                yield SendCommit(branch.bqual, branch.proof)
+                commits.append(SendCommit(branch.bqual, branch.proof))
+        return tuple(commits)
 
     def _send_rollback(self, branch: Branch) -> SendRollback:
         branch.attempts = 1
@@ -429,9 +436,16 @@ class GlobalTransaction:
         return SendRollback(branch.bqual, branch.proof)
 
     def _end_when_done(self) -> Effects:
+        committed_by_all = self.decision is Decision.COMMIT
         for branch in self.branches.values():
             if branch.outcome is None:
                 return NOTHING
+            if branch.outcome is not Outcome.COMMITTED:
+                committed_by_all = False
+        if committed_by_all:  # as nearly always; what follows would come to the same
+            self.outcome = Outcome.COMMITTED
+            self.state = S.COMMITTED
+            return _COMMITTED_BY_ALL
         if self.decision is Decision.ABORT and any(branch.vote_awaited for branch in self.branches.values()):
             return NOTHING
         ends = [branch.outcome for branch in self.branches.values() if branch.vote is not Vote.READ_ONLY]

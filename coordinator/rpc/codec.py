@@ -90,12 +90,16 @@ def rollback_response(running: Running) -> c.RollbackResponse:
 def execute_response(running: Running) -> c.ExecuteResponse:
     """Tell what became of a one-shot transaction, with its operations' results when it committed."""
     machine = running.transaction
-    response = c.ExecuteResponse(gtrid=running.gtrid, outcome=outcome_of(running), branches=telling_branches(running))
+    response = c.ExecuteResponse()
+    response.gtrid = machine.gtrid
+    response.outcome = outcome_of(running)
+    if branches := telling_branches(running):
+        response.branches.extend(branches)
     if machine.cause is not None:
         response.cause = CAUSES[machine.cause]
     if machine.reason:
         response.reason = machine.reason
-    if machine.decision is Decision.COMMIT:
+    if machine.decision is Decision.COMMIT and running.results:
         response.results.extend(running.ordered_results())
     return response
 
@@ -135,7 +139,7 @@ def _fill_unrecorded(response: c.InquireResponse, standing: Standing) -> None:
 
 def outcome_of(running: Running) -> t.Outcome.ValueType:
     """What became of it, or will for certain; not set while nobody knows."""
-    outcome = running.outcome
+    outcome = running.transaction.outcome or running.outcome
     return t.OUTCOME_UNSPECIFIED if outcome is None else OUTCOMES[outcome]
 
 

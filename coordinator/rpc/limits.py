@@ -26,7 +26,6 @@ from handfast.v1 import types_pb2 as t
 
 Dispatch = Callable[[Message, Reply], None]
 
-COMMITTING = (c.CommitRequest, c.ExecuteRequest)
 ENDING = (c.CommitRequest, c.RollbackRequest)
 """What is never refused for coming too often."""
 
@@ -56,8 +55,11 @@ class StreamLimits:
     share_max: float = 0.15
 
 
+_TELLING_OF_COMMIT = (c.CommitResponse, c.ExecuteResponse)
+
+
 def _is_committed(answer: Message | HandfastFault) -> TypeGuard[c.CommitResponse | c.ExecuteResponse]:
-    return isinstance(answer, c.CommitResponse | c.ExecuteResponse) and answer.outcome == t.OUTCOME_COMMITTED
+    return isinstance(answer, _TELLING_OF_COMMIT) and answer.outcome == t.OUTCOME_COMMITTED
 
 
 class Streams:
@@ -139,11 +141,14 @@ class Streams:
         account = self.shares.account(caller)
 
         def earning_dispatch(request: Message, reply: Reply) -> None:
-            if not isinstance(request, COMMITTING):
+            if isinstance(request, c.ExecuteRequest):
+                branches = len(request.operations)
+            elif isinstance(request, c.CommitRequest):
+                branches = request.branches
+            else:
                 dispatch(request, reply)
                 return
             at_once = True
-            branches = len(request.operations) if isinstance(request, c.ExecuteRequest) else request.branches
             earned_s = each_s + EARNED_BRANCH_S * min(branches, EARNING_BRANCHES_MAX)
 
             def answer(message: Message | HandfastFault) -> None:

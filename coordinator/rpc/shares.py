@@ -79,7 +79,8 @@ LOOK_AGAIN_S = 0.01
 TELL_AGAIN_S = 60.0
 
 PAID_MAX = 8_192
-"""Of how many transactions it is remembered that they were paid for; more than can be waited for on a stream."""
+"""Of how many transactions it is remembered that they were paid for, and of half as many at least; more than can be
+waited for on a stream."""
 
 EXPIRY_S = 100e-6
 """The same for a transaction that is begun and left alone: to hold it, and to end it when its time is over. Who draws
@@ -109,7 +110,7 @@ class Account:
         caller: whose time it counts, for the log.
     """
 
-    __slots__ = ("_balance_s", "_caller", "_filled_s", "_paid", "_queue", "_shares", "_told_s", "used")
+    __slots__ = ("_balance_s", "_caller", "_filled_s", "_paid", "_paid_before", "_queue", "_shares", "_told_s", "used")
 
     def __init__(self, shares: Shares, caller: str) -> None:
         self._shares = shares
@@ -117,7 +118,8 @@ class Account:
         self._told_s = -math.inf  # when the log was last told that it has to wait
         self._balance_s = BURST_S
         self._filled_s = shares.clock.now_s()
-        self._paid: dict[str, None] = {}  # the transactions that have earned something, the oldest first
+        self._paid: set[str] = set()  # the transactions that have earned something of late,
+        self._paid_before: set[str] = set()  # and those before them
         self._queue = asyncio.Lock()  # fair: who came first goes on first
         self.used = _Decaying()
 
@@ -132,11 +134,13 @@ class Account:
 
     def earn(self, gtrid: str, seconds: float) -> None:
         """Give back what a transaction's messages cost, because it committed; once, however often that is told."""
-        if gtrid in self._paid:
+        paid = self._paid
+        if gtrid in paid or gtrid in self._paid_before:
             return
-        self._paid[gtrid] = None
-        if len(self._paid) > PAID_MAX:
-            del self._paid[next(iter(self._paid))]
+        if len(paid) >= PAID_MAX // 2:
+            self._paid_before = paid
+            paid = self._paid = set()
+        paid.add(gtrid)
         now_s = self._shares.clock.now_s()
         self._balance_s = min(self._balance_at(now_s) + seconds, BURST_S)
         self._filled_s = now_s

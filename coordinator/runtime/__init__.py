@@ -2,6 +2,7 @@
 
 ``driver``      takes requests and replies, steps the machines, obeys their effects
 ``running``     a transaction in memory: the machine with its operations, history and waiters
+``answers``     who waits for its outcome, and when each is told
 ``gtrids``      blocks of transaction names, and which of them were used
 ``schedule``    deadlines and retries in few timers
 ``transport``   the contract for messages to participants; ``links`` is the one over gRPC, ``directory`` who is where

@@ -90,11 +90,12 @@ class Directory:
         instances = self._by_resource.get(resource)
         if not instances:
             raise HandfastFault("RESOURCE_UNKNOWN", resource=resource)
+        known = list(instances.values())
+        if len(known) == 1:
+            return known[0]
+        # One that is gone for good is not told apart from one that will be back, and stays in the directory.
+        known = [one for one in known if is_up(one)] or known
         # Each resource has turns of its own: with one count for all, requests that name two resources would always meet
         # the same process of each.
         turn = self._turns[resource] = self._turns.get(resource, -1) + 1
-        known = list(instances.values())
-        if len(known) > 1:
-            # One that is gone for good is not told apart from one that will be back, and stays in the directory.
-            known = [one for one in known if is_up(one)] or known
         return known[turn % len(known)]

@@ -24,7 +24,6 @@ from coordinator.protocol.effects import (
     NOTHING,
     Effects,
     ScheduleRetry,
-    Send,
     SendCommit,
     SendCommitOnePhase,
     SendPrepare,
@@ -34,6 +33,7 @@ from coordinator.protocol.effects import EndRecord as EndWanted
 from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState, Vote
 from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction
 from coordinator.runtime import messages
+from coordinator.runtime.answers import Answers, tell
 from coordinator.runtime.backoff import Backoff
 from coordinator.runtime.clock import Clock
 from coordinator.runtime.directory import STATIC_INSTANCE
@@ -41,7 +41,7 @@ from coordinator.runtime.ended import Ended, count_end
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.options import DriverOptions
-from coordinator.runtime.running import OnAnswer, Running, Waiter
+from coordinator.runtime.running import HISTORY_MAX, OnAnswer, Running, Waiter, Work
 from coordinator.runtime.schedule import Schedule
 from coordinator.runtime.trace import ProtocolTrace
 from coordinator.runtime.transport import Transport
@@ -52,6 +52,8 @@ from handfast.v1.types_pb2 import Operation
 from handfast.xid import named_unix_ms, split_bqual
 
 logger = logging.getLogger(__name__)
+
+_ACKNOWLEDGEMENTS = (p.ParticipantCommitResponse, p.ParticipantRollbackResponse)
 
 
 class Driver:
@@ -96,30 +98,46 @@ class Driver:
         self._on_log_broken = on_log_broken
         self._backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
         self._deadlines: Schedule[str] = Schedule(clock, self._on_deadline)
-        self._apply_waits: Schedule[str] = Schedule(clock, self._on_apply_wait_over)
+        self._answers = Answers(clock, options, self.transactions)
         self._retries: Schedule[tuple[str, str]] = Schedule(clock, self._on_retry_due)
         # Any: each takes its own kind of message, which is the key it stands under.
         self._senders: dict[type, Callable[[Running, Any], None]] = {
-            SendPrepare: self._send_prepare,
+            SendPrepare: self._send_prepares,
             SendCommitOnePhase: self._send_one_phase,
-            SendCommit: self._send_decision,
-            SendRollback: self._send_decision,
+            SendCommit: self._send_decisions,
+            SendRollback: self._send_decisions,
         }
 
     # -- in and out of memory --------------------------------------------------------------------------------------
 
     def begin(self, gtrid: str, timeout_s: float, client: str = "") -> Running:
         """Hold a new transaction. The name was claimed by the caller."""
-        deadline_s = self.clock.now_s() + timeout_s
-        now_unix_ms = self.clock.unix_ms()
-        running = Running(
-            GlobalTransaction(gtrid, deadline_s), now_unix_ms, now_unix_ms + int(timeout_s * 1000), client=client
-        )
+        running = self._begun(gtrid, timeout_s, client, self.clock.now_s(), self.clock.unix_ms())
+        if self.observers:
+            self._tell_observers(running)
+        return running
+
+    def execute(self, gtrid: str, timeout_s: float, work: Work, client: str = "") -> Running:
+        """Hold a new one-shot transaction, and start to commit it. The name was claimed by the caller."""
+        now_s, now_unix_ms = self.clock.now_s(), self.clock.unix_ms()
+        running = self._begun(gtrid, timeout_s, client, now_s, now_unix_ms)
+        running.one_shot = True
+        running.operations = work.operations
+        running.result_places = work.places
+        if self.observers:
+            self._tell_observers(running)
+        for bqual in work.operations:
+            self._step(running, e.enlisted(bqual), now_unix_ms)
+        self._step(running, e.CommitRequested(now_s), now_unix_ms)
+        return running
+
+    def _begun(self, gtrid: str, timeout_s: float, client: str, now_s: float, now_unix_ms: int) -> Running:
+        deadline_s = now_s + timeout_s
+        deadline_unix_ms = now_unix_ms + int(timeout_s * 1000)
+        running = Running(GlobalTransaction(gtrid, deadline_s), now_unix_ms, deadline_unix_ms, client)
         self._hold(running)
         self._deadlines.add(gtrid, deadline_s)
         self.counters["begun"] += 1
-        if self.observers:
-            self._tell_observers(running)
         return running
 
     def recover(self, record: DecisionRecord) -> Running:
@@ -130,13 +148,13 @@ class Driver:
         machine, effects = GlobalTransaction.recovered(record.gtrid, branches)
         running = Running(machine, record.begun_unix_ms, client=record.client, recovered=True)
         running.decided_unix_ms = record.decided_unix_ms
-        running.note(self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT))
+        running.history.append((self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT)))
         self._hold(running)
         self.counters["recovered"] += 1
         if self.trace is not None:
             self.trace.recovered(running, effects)
         try:
-            self._carry_out(running, effects)
+            self._carry_out(running, effects, self.clock.unix_ms())
         except Exception as defect:  # noqa: BLE001 - reported by _set_aside
             self._set_aside(running, defect)
         return running
@@ -149,8 +167,10 @@ class Driver:
         running = self.transactions.pop(gtrid, None)
         if running is None:
             return
-        self.open_by_client[running.client] -= 1
-        if not self.open_by_client[running.client]:
+        left = self.open_by_client[running.client] - 1
+        if left:
+            self.open_by_client[running.client] = left
+        else:
             del self.open_by_client[running.client]
 
     def find(self, gtrid: str) -> Running | None:
@@ -161,25 +181,30 @@ class Driver:
         """Call off every timer, and hear of nothing more: replies that fail while connections close start nothing."""
         self._closed = True
         self._deadlines.close()
-        self._apply_waits.close()
+        self._answers.close()
         self._retries.close()
 
     # -- one step --------------------------------------------------------------------------------------------------
 
     def feed(self, running: Running, event: e.Event) -> None:
         """Step one machine with one event and obey what it wants."""
+        self._step(running, event, self.clock.unix_ms())
+
+    def _step(self, running: Running, event: e.Event, now_unix_ms: int) -> None:
         if running.broken or self._closed:
             return
         machine = running.transaction
         before = machine.state
-        now_unix_ms = self.clock.unix_ms()
-        running.note(now_unix_ms, event)
+        history = running.history
+        if len(history) >= HISTORY_MAX:
+            running.shorten_history()
+        history.append((now_unix_ms, event))
         try:
             effects = machine.step(event)
             if self.trace is not None:
                 self.trace.stepped(running, event, before, effects)
             if effects is not NOTHING:
-                self._carry_out(running, effects)
+                self._carry_out(running, effects, now_unix_ms)
         except Exception as defect:  # noqa: BLE001 - reported by _set_aside
             self._set_aside(running, defect)
             return
@@ -188,19 +213,22 @@ class Driver:
         elif machine.state is not TransactionState.ABORTING:
             return  # nobody is answered but at a move, or when an abort has been tried at its last branch
         if running.waiters:
-            self._answer_those_ready(running)
+            self._answers.tell_ready(running)
 
     def wait_for(self, running: Running, on_answer: OnAnswer, at_decision: bool = False) -> None:
         """Tell somebody the outcome when it is time; at once when it is time already."""
         waiter = Waiter(on_answer, at_decision)
         if running.broken:
-            self._tell(running, waiter, _fault_of(running))
+            tell(running, waiter, _fault_of(running))
             return
         running.waiters.append(waiter)
-        if running.transaction.decided or running.gtrid not in self._deadlines:
+        machine = running.transaction
+        if machine.decided:
+            self._answers.limit_wait(running)
+            self._answers.tell_ready(running)
+        elif machine.gtrid not in self._deadlines:
             # Undecided past its deadline: the log or the only branch has it, and nobody knows for how long.
-            self._start_apply_wait(running)
-        self._answer_those_ready(running)
+            self._answers.limit_wait(running)
 
     def retry_now(self, resource: str = "", gtrid: str = "") -> int:
         """Send at once what waits for its next attempt: all of it, one resource's, or one transaction's.
@@ -218,32 +246,32 @@ class Driver:
             self._on_retry_due(key)
         return len(due)
 
-    def _carry_out(self, running: Running, effects: Effects) -> None:
-        for message in effects.send:
-            self._send(running, message)
+    def _carry_out(self, running: Running, effects: Effects, now_unix_ms: int) -> None:
+        if effects.send:
+            # All of one step go the same way: the votes are asked for, or a decision is told.
+            self._senders[type(effects.send[0])](running, effects.send)
         if effects.force is not None:
             running.held = effects.send_after_force
             self._force(running, tuple([LoggedBranch(bqual, proof) for bqual, proof in effects.force.branches]))
         for retry in effects.retries:
             self._schedule_retry(running, retry)
         if effects.end is not None:
-            self._write_end(running, effects.end)
+            self._write_end(running, effects.end, now_unix_ms)
 
     def _set_aside(self, running: Running, defect: Exception) -> None:
         """Stop driving one transaction, and only that one, on which a defect showed. A restart takes it up again."""
         logger.critical("transaction %s is set aside: %s", running.gtrid, defect, exc_info=defect)
         running.broken = str(defect) or type(defect).__name__
         self._deadlines.cancel(running.gtrid)
-        self._apply_waits.cancel(running.gtrid)
-        for bqual in running.next_attempt_unix_ms:
-            self._retries.cancel((running.gtrid, bqual))
+        self._answers.forget(running.gtrid)
+        self._cancel_retries(running)
         waiters, running.waiters = running.waiters, []
         for waiter in waiters:
-            self._tell(running, waiter, _fault_of(running))
+            tell(running, waiter, _fault_of(running))
 
     def _on_moved(self, running: Running, now_unix_ms: int) -> None:
         machine = running.transaction
-        if machine.decided:
+        if machine.state is not TransactionState.PREPARING:
             if not running.decided_unix_ms:
                 running.decided_unix_ms = now_unix_ms
                 running.deadline_unix_ms = 0
@@ -252,7 +280,7 @@ class Driver:
             if machine.state in FINAL_STATES:
                 self._retire(running, now_unix_ms)
             elif running.waiters:
-                self._start_apply_wait(running)
+                self._answers.limit_wait(running)
         if self.observers:
             self._tell_observers(running)
 
@@ -260,9 +288,9 @@ class Driver:
         machine = running.transaction
         running.ended_unix_ms = now_unix_ms
         self._let_go(machine.gtrid)
-        self._apply_waits.cancel(machine.gtrid)
-        for bqual in running.next_attempt_unix_ms:
-            self._retries.cancel((machine.gtrid, bqual))
+        self._answers.forget(machine.gtrid)
+        if running.next_attempt_unix_ms:
+            self._cancel_retries(running)
         self._ended.keep(running)
         count_end(self.counters, machine)
 
@@ -310,14 +338,13 @@ class Driver:
     def _release(self, running: Running, held: tuple[SendCommit, ...]) -> None:
         if self._failpoints.armed("mid-commit"):
             held, running.held = held[:1], held[1:]  # the others wait for this one's acknowledgement
-        for message in held:
-            self._send(running, message)
+        self._send_decisions(running, held)
 
-    def _write_end(self, running: Running, wanted: EndWanted) -> None:
+    def _write_end(self, running: Running, wanted: EndWanted, now_unix_ms: int) -> None:
         self._failpoints.reach("before-end")
         machine = running.transaction
         # Never before the time in its name, or the clean-up could drop it while the horizon says it is known.
-        ended_unix_ms = max(self.clock.unix_ms(), named_unix_ms(machine.gtrid))
+        ended_unix_ms = max(now_unix_ms, named_unix_ms(machine.gtrid))
         record = EndRecord(machine.gtrid, wanted.outcome, ended_unix_ms, wanted.evidence)
         if machine.decision is not Decision.COMMIT:
             # A heuristic end of an abort: without a decision record there is nothing that it could be the end of. Both
@@ -337,29 +364,30 @@ class Driver:
 
     # -- send ------------------------------------------------------------------------------------------------------
 
-    def _send(self, running: Running, message: Send) -> None:
-        self._senders[type(message)](running, message)
-
-    def _send_prepare(self, running: Running, message: SendPrepare) -> None:
-        bqual = message.bqual
+    def _send_prepares(self, running: Running, prepares: Sequence[SendPrepare]) -> None:
         self._failpoints.reach("before-prepare")
+        gtrid, operations = running.transaction.gtrid, running.operations
         left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
-        request = messages.prepare_request(running.gtrid, bqual, running.operations.get(bqual, ()), left_s)
-        on_reply = partial(self._on_vote, running, bqual)
+        left_ms = messages.left_ms(left_s)
         # A little past the deadline: the abort comes from the deadline, and this only ends the wait for the vote.
-        self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=left_s + 1.0)
+        timeout_s = left_s + 1.0
+        for prepare in prepares:
+            bqual = prepare.bqual
+            request = messages.prepare_request(gtrid, bqual, operations.get(bqual, ()), left_ms)
+            on_reply = partial(self._on_vote, running, bqual)
+            self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=timeout_s)
 
     def _on_vote(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
         if isinstance(reply, p.PrepareResponse):
-            if reply.results:
-                running.results[bqual] = reply.results
+            if results := reply.results:
+                running.results[bqual] = results
             self.feed(running, messages.vote_received(bqual, reply, self.clock.now_s()))
             return
         reason = reply.message if isinstance(reply, CallFailed) else f"answered with {type(reply).__name__}"
         self.feed(running, e.VoteLost(bqual, reason))
 
-    def _send_one_phase(self, running: Running, message: SendCommitOnePhase) -> None:
-        bqual = message.bqual
+    def _send_one_phase(self, running: Running, only: Sequence[SendCommitOnePhase]) -> None:
+        bqual = only[0].bqual
         self._failpoints.reach("before-prepare")
         left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
         operations: Sequence[Operation] = running.operations.get(bqual, ())
@@ -367,7 +395,7 @@ class Driver:
             # They may have been done. A participant remembers that until the deadline and not much longer, and one that
             # may restart under its old name not even so long: ask what became of them, but don't do them twice.
             operations = ()
-        request = messages.one_phase_request(running.gtrid, bqual, operations, left_s)
+        request = messages.one_phase_request(running.gtrid, bqual, operations, messages.left_ms(left_s))
         on_reply = partial(self._on_one_phase, running, bqual)
         timeout_s = left_s + self.options.apply_wait_s
         self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=timeout_s)
@@ -403,34 +431,36 @@ class Driver:
         """Whether nobody would remember the transaction any more, had it ended at its deadline."""
         return self.clock.now_s() > running.transaction.deadline_s + self.options.retention_s
 
-    def _send_decision(self, running: Running, message: SendCommit | SendRollback) -> None:
-        bqual = message.bqual
-        if bqual in running.in_flight and isinstance(message, SendCommit):
-            return
-        running.in_flight.add(bqual)
-        if bqual in running.next_attempt_unix_ms:
-            del running.next_attempt_unix_ms[bqual]
-            self._retries.cancel((running.gtrid, bqual))
-        branch = running.transaction.branches[bqual]
-        # Only a prepared branch is in the database for everybody; an open one is in its own process alone.
-        self.transport.send(
-            bqual,
-            messages.decision_request(running.gtrid, message),
-            partial(self._on_acknowledged, running, bqual),
-            attempt=branch.attempts,
-            any_instance=branch.vote is Vote.YES,
-            timeout_s=self.options.reply_timeout_s,
-        )
+    def _send_decisions(self, running: Running, decisions: Sequence[SendCommit | SendRollback]) -> None:
+        machine, in_flight = running.transaction, running.in_flight
+        for message in decisions:
+            bqual = message.bqual
+            if bqual in in_flight and type(message) is SendCommit:
+                continue
+            in_flight.add(bqual)
+            if bqual in running.next_attempt_unix_ms:
+                del running.next_attempt_unix_ms[bqual]
+                self._retries.cancel((machine.gtrid, bqual))
+            branch = machine.branches[bqual]
+            # Only a prepared branch is in the database for everybody; an open one is in its own process alone.
+            self.transport.send(
+                bqual,
+                messages.decision_request(machine.gtrid, message),
+                partial(self._on_acknowledged, running, bqual),
+                attempt=branch.attempts,
+                any_instance=branch.vote is Vote.YES,
+                timeout_s=self.options.reply_timeout_s,
+            )
 
     def _on_acknowledged(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
         running.in_flight.discard(bqual)
-        if isinstance(reply, p.ParticipantCommitResponse | p.ParticipantRollbackResponse):
+        if isinstance(reply, _ACKNOWLEDGEMENTS):
             self.feed(running, messages.branch_ended(bqual, reply))
-            if isinstance(reply, p.ParticipantCommitResponse):
+            if type(reply) is p.ParticipantCommitResponse:
                 self._failpoints.reach("mid-commit")
-                held, running.held = running.held, ()
-                for message in held:
-                    self._send(running, message)
+                if running.held:
+                    held, running.held = running.held, ()
+                    self._send_decisions(running, held)
             return
         reason = reply.message if isinstance(reply, CallFailed) else f"answered with {type(reply).__name__}"
         self.feed(running, e.DeliveryFailed(bqual, reason))
@@ -441,6 +471,10 @@ class Driver:
         delay_s = self._backoff.delay_s(retry.attempts)
         running.next_attempt_unix_ms[retry.bqual] = self.clock.unix_ms() + int(delay_s * 1000)
         self._retries.add((running.gtrid, retry.bqual), self.clock.now_s() + delay_s)
+
+    def _cancel_retries(self, running: Running) -> None:
+        for bqual in running.next_attempt_unix_ms:
+            self._retries.cancel((running.gtrid, bqual))
 
     def _on_retry_due(self, key: tuple[str, str]) -> None:
         gtrid, bqual = key
@@ -458,40 +492,7 @@ class Driver:
         self.feed(running, e.DeadlinePassed())
         if not running.transaction.decided:
             # The decision is in the log's hands or the only branch's; the client need not wait for ever.
-            self._start_apply_wait(running)
-
-    def _start_apply_wait(self, running: Running) -> None:
-        machine = running.transaction
-        if machine.state not in FINAL_STATES and machine.gtrid not in self._apply_waits:
-            aborting = machine.decision is Decision.ABORT
-            wait_s = self.options.abort_wait_s if aborting else self.options.apply_wait_s
-            self._apply_waits.add(machine.gtrid, self.clock.now_s() + wait_s)
-
-    def _on_apply_wait_over(self, gtrid: str) -> None:
-        running = self.transactions.get(gtrid)
-        if running is not None:
-            running.apply_wait_over = True
-            self._answer_those_ready(running)
-            running.apply_wait_over = False
-
-    # -- answers ---------------------------------------------------------------------------------------------------
-
-    def _answer_those_ready(self, running: Running) -> None:
-        machine = running.transaction
-        everybody = running.apply_wait_over or machine.settled
-        if not (everybody or machine.decided):
-            return
-        ready = running.waiters if everybody else [waiter for waiter in running.waiters if waiter.at_decision]
-        running.waiters = [] if everybody else [waiter for waiter in running.waiters if not waiter.at_decision]
-        for waiter in ready:
-            self._tell(running, waiter, running)
-
-    def _tell(self, running: Running, waiter: Waiter, answer: Running | HandfastFault) -> None:
-        try:
-            waiter.on_answer(answer)
-        except Exception:
-            # Whoever asked may have a defect; the transaction goes on, and can be asked for again.
-            logger.exception("telling the outcome of transaction %s failed", running.gtrid)
+            self._answers.limit_wait(running)
 
 
 def _fault_of(running: Running) -> HandfastFault:

@@ -19,7 +19,7 @@ from coordinator.runtime.directory import Directory, IsUp, anybody
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.gtrids import Block, Gtrids
 from coordinator.runtime.lives import is_from_unseen_life
-from coordinator.runtime.running import OnAnswer, Running, running_from_log
+from coordinator.runtime.running import OnAnswer, Running, Work, running_from_log
 from handfast.catalog import HandfastFault
 from handfast.masking import masked
 from handfast.v1.types_pb2 import Operation
@@ -195,52 +195,47 @@ class Requests:
             problem = f"{gtrid} names a transaction whose branches enlist by themselves; draw another name"
             raise HandfastFault("FIELD_INVALID", field="gtrid", problem=problem)
         if known is None:
-            bquals = self._place(operations)
+            work = self._placed(operations)
             if gtrid and not self.gtrids.is_claimable(gtrid):
-                on_answer(self._absent(gtrid, len(set(bquals))))
+                on_answer(self._absent(gtrid, len(work.operations)))
                 return
             owner = self.gtrids.client_of(gtrid) if gtrid else client
             self._check_room(owner)
-            self.gtrids.claim(gtrid)
-            known = self._begin_one_shot(
-                gtrid or self.gtrids.next(), self.timeout_s(timeout_ms), operations, bquals, owner
-            )
+            if gtrid:
+                self.gtrids.claim(gtrid)
+            else:
+                gtrid = self.gtrids.next()
+            known = self.driver.execute(gtrid, self.timeout_s(timeout_ms), work, owner)
         self.driver.wait_for(known, on_answer, at_decision)
 
-    def _begin_one_shot(
-        self, gtrid: str, timeout_s: float, operations: Sequence[Operation], bquals: Sequence[str], client: str = ""
-    ) -> Running:
-        running = self.driver.begin(gtrid, timeout_s, client)
-        running.one_shot = True
-        places = []
-        for operation, bqual in zip(operations, bquals, strict=True):
-            of_branch = running.operations.setdefault(bqual, [])
-            places.append((bqual, len(of_branch)))
-            of_branch.append(operation)
-        running.result_places = tuple(places)
-        for bqual in running.operations:
-            self.driver.feed(running, e.Enlisted(bqual))
-        self.driver.feed(running, e.CommitRequested(self.driver.clock.now_s()))
-        return running
-
-    def _place(self, operations: Sequence[Operation]) -> list[str]:
+    def _placed(self, operations: Sequence[Operation]) -> Work:
         """Choose the branch of each operation."""
         if not operations:
             raise HandfastFault("OPERATIONS_MISSING")
-        limit = self.driver.options.payload_bytes_max
-        chosen: dict[str, str] = {}
-        placed: list[str] = []
+        options = self.driver.options
+        branches: dict[str, tuple[str, list[Operation]]] = {}  # by resource
+        places = []
         for operation in operations:
             size, resource = len(operation.payload), operation.resource
-            if size > limit:
+            if size > options.payload_bytes_max:
+                limit = options.payload_bytes_max
                 raise HandfastFault("PAYLOAD_TOO_LARGE", operation=operation.name, size=size, limit=limit)
-            if resource not in chosen:
-                self._bqual(resource, "any")
-                chosen[resource] = make_bqual(resource, self.directory.pick(resource, self._is_up).instance)
-            placed.append(chosen[resource])
-        if len(chosen) > self.driver.options.branches_max:
-            raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=self.driver.options.branches_max)
-        return placed
+            branch = branches.get(resource)
+            if branch is None:
+                branch = branches[resource] = self._new_branch(resource), []
+            bqual, of_branch = branch
+            places.append((bqual, len(of_branch)))
+            of_branch.append(operation)
+        if len(branches) > options.branches_max:
+            raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=options.branches_max)
+        return Work(dict(branches.values()), tuple(places))
+
+    def _new_branch(self, resource: str) -> str:
+        try:
+            return make_bqual(resource, self.directory.pick(resource, self._is_up).instance)
+        except HandfastFault:
+            self._bqual(resource, "any")  # a name that is none is the better reason why nobody serves it
+            raise
 
     # -- inquire and register --------------------------------------------------------------------------------------
 

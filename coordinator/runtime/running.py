@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from coordinator.log.records import LoggedTransaction
 from coordinator.protocol.effects import SendCommit
 from coordinator.protocol.events import Event
 from coordinator.protocol.states import Decision, Outcome
 from coordinator.protocol.transaction import GlobalTransaction
+from coordinator.protocol.values import value
 from handfast.catalog import HandfastFault
 from handfast.v1.types_pb2 import Operation
 
@@ -17,7 +17,7 @@ HISTORY_MAX = 200
 """Entries kept of one transaction's history; past it the middle is dropped, for the beginning and the end tell most."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiter:
     """Somebody who wants to be told the outcome.
 
@@ -31,51 +31,96 @@ class Waiter:
     at_decision: bool
 
 
-@dataclass(slots=True)
+@value
+class Work:
+    """What a one-shot transaction is to do.
+
+    Args:
+        operations: what each branch is to do inside Prepare, by bqual.
+        places: for each operation of the request, in order: its branch and its index there.
+    """
+
+    operations: dict[str, list[Operation]]
+    places: tuple[tuple[str, int], ...]
+
+
 class Running:
-    """A transaction in memory.
+    """A transaction in memory: made at its beginning, or from the log.
+
+    Besides what it is made with, it has:
+
+    - ``one_shot``: whether its operations came with Execute; ``operations`` and ``result_places``: as in ``Work``.
+    - ``results``: what each branch's operations returned, by bqual.
+    - ``waiters``: who wants to be told.
+    - ``history``: (when, what), oldest first; when is in milliseconds since 1970.
+    - ``held``: Commit messages that wait for the force.
+    - ``in_flight``: branches with a Commit or Rollback under way.
+    - ``next_attempt_unix_ms``: when each failed message is sent again, by bqual.
+    - ``apply_wait_over``: whether waiters are answered although branches have not applied yet.
+    - ``one_phase_maybe_done``: whether some CommitOnePhase may have been carried out, its answer lost.
+    - ``broken``: why the transaction is set aside: a defect was found while it was driven. Empty when it is not.
 
     Args:
         transaction: the machine.
         begun_unix_ms: when it began, in milliseconds since 1970.
         deadline_unix_ms: when it must be decided, likewise; for reports, the machine holds the exact one.
         client: the client that began it, as it named itself.
-        one_shot: whether its operations came with Execute.
         recovered: whether it was read from the log, which doesn't keep that.
-        operations: what each branch is to do inside Prepare, by bqual.
-        result_places: for each operation of the request, in order: its branch and its index there.
-        results: what each branch's operations returned, by bqual.
-        waiters: who wants to be told.
-        history: (when, what), oldest first; when is in milliseconds since 1970.
-        held: Commit messages that wait for the force.
-        in_flight: branches with a Commit or Rollback under way.
-        next_attempt_unix_ms: when each failed message is sent again, by bqual.
         decided_unix_ms: when it was decided; 0 before.
         ended_unix_ms: when it ended; 0 before.
-        apply_wait_over: whether waiters are answered although branches have not applied yet.
-        one_phase_maybe_done: whether some CommitOnePhase may have been carried out, its answer lost.
-        broken: why the transaction is set aside: a defect was found while it was driven. Empty when it is not.
     """
 
-    transaction: GlobalTransaction
-    begun_unix_ms: int
-    deadline_unix_ms: int = 0
-    client: str = ""
-    one_shot: bool = False
-    recovered: bool = False
-    operations: dict[str, list[Operation]] = field(default_factory=dict)
-    result_places: tuple[tuple[str, int], ...] = ()
-    results: dict[str, Sequence[bytes]] = field(default_factory=dict)
-    waiters: list[Waiter] = field(default_factory=list)
-    history: list[tuple[int, Event]] = field(default_factory=list)
-    held: tuple[SendCommit, ...] = ()
-    in_flight: set[str] = field(default_factory=set)
-    next_attempt_unix_ms: dict[str, int] = field(default_factory=dict)
-    decided_unix_ms: int = 0
-    ended_unix_ms: int = 0
-    apply_wait_over: bool = False
-    one_phase_maybe_done: bool = False
-    broken: str = ""
+    __slots__ = (
+        "apply_wait_over",
+        "begun_unix_ms",
+        "broken",
+        "client",
+        "deadline_unix_ms",
+        "decided_unix_ms",
+        "ended_unix_ms",
+        "held",
+        "history",
+        "in_flight",
+        "next_attempt_unix_ms",
+        "one_phase_maybe_done",
+        "one_shot",
+        "operations",
+        "recovered",
+        "result_places",
+        "results",
+        "transaction",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        transaction: GlobalTransaction,
+        begun_unix_ms: int,
+        deadline_unix_ms: int = 0,
+        client: str = "",
+        recovered: bool = False,
+        decided_unix_ms: int = 0,
+        ended_unix_ms: int = 0,
+    ) -> None:
+        self.transaction = transaction
+        self.begun_unix_ms = begun_unix_ms
+        self.deadline_unix_ms = deadline_unix_ms
+        self.client = client
+        self.recovered = recovered
+        self.decided_unix_ms = decided_unix_ms
+        self.ended_unix_ms = ended_unix_ms
+        self.one_shot = False
+        self.operations: dict[str, list[Operation]] = {}
+        self.result_places: tuple[tuple[str, int], ...] = ()
+        self.results: dict[str, Sequence[bytes]] = {}
+        self.waiters: list[Waiter] = []
+        self.history: list[tuple[int, Event]] = []
+        self.held: tuple[SendCommit, ...] = ()
+        self.in_flight: set[str] = set()
+        self.next_attempt_unix_ms: dict[str, int] = {}
+        self.apply_wait_over = False
+        self.one_phase_maybe_done = False
+        self.broken = ""
 
     @property
     def gtrid(self) -> str:
@@ -94,11 +139,9 @@ class Running:
                 return Outcome.ABORTED
         return None
 
-    def note(self, unix_ms: int, event: Event) -> None:
-        """Add to the history."""
-        if len(self.history) >= HISTORY_MAX:
-            del self.history[HISTORY_MAX // 2]
-        self.history.append((unix_ms, event))
+    def shorten_history(self) -> None:
+        """Make room for one more entry."""
+        del self.history[HISTORY_MAX // 2]
 
     def ordered_results(self) -> list[bytes]:
         """What the operations returned, in the order of the request; empty when some branch returned none."""

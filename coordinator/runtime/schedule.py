@@ -36,19 +36,19 @@ class Schedule(Generic[K]):
         self._on_due = on_due
         self._tick_s = tick_s
         self._buckets: dict[int, dict[K, None]] = {}
-        self._tick_of: dict[K, int] = {}
+        self._bucket_of: dict[K, dict[K, None]] = {}
         self._ticks: list[int] = []
         self._timer: Timer | None = None
         self._timer_tick = 0
 
     def __len__(self) -> int:
-        return len(self._tick_of)
+        return len(self._bucket_of)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._tick_of
+        return key in self._bucket_of
 
     def __iter__(self) -> Iterator[K]:
-        return iter(list(self._tick_of))
+        return iter(list(self._bucket_of))
 
     def add(self, key: K, due_s: float) -> None:
         """Schedule a key; a key that is scheduled already moves.
@@ -57,9 +57,9 @@ class Schedule(Generic[K]):
             key: what becomes due.
             due_s: when, by the clock's ``now_s``. Infinity means never.
         """
-        if key in self._tick_of:
+        if key in self._bucket_of:
             self.cancel(key)
-        if math.isinf(due_s):
+        if due_s == math.inf:
             return
         tick = math.ceil(due_s / self._tick_s)
         bucket = self._buckets.get(tick)
@@ -67,19 +67,19 @@ class Schedule(Generic[K]):
             bucket = self._buckets[tick] = {}
             heapq.heappush(self._ticks, tick)
         bucket[key] = None
-        self._tick_of[key] = tick
+        self._bucket_of[key] = bucket
         if self._timer is None or tick < self._timer_tick:
             self._wait_for_first()
 
     def cancel(self, key: K) -> None:
         """Call a key off; without effect when it is not scheduled."""
-        tick = self._tick_of.pop(key, None)
-        if tick is not None:
-            self._buckets[tick].pop(key, None)
+        bucket = self._bucket_of.pop(key, None)
+        if bucket is not None:
+            del bucket[key]
 
     def close(self) -> None:
         """Call everything off."""
-        self._tick_of.clear()
+        self._bucket_of.clear()
         for bucket in self._buckets.values():
             bucket.clear()
         self._buckets.clear()
@@ -111,7 +111,7 @@ class Schedule(Generic[K]):
         while bucket:
             key = next(iter(bucket))
             del bucket[key]
-            del self._tick_of[key]
+            del self._bucket_of[key]
             try:
                 self._on_due(key)
             except Exception:

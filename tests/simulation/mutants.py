@@ -114,8 +114,7 @@ def always(value: Any) -> Callable[[Any], Any]:
 
 def _send_before_force(right: Any) -> Any:
     def _force(self: Driver, running: Any, branches: Any) -> None:
-        for message in running.held:
-            self._send(running, message)
+        self._send_decisions(running, running.held)
         right(self, running, branches)
 
     return _force

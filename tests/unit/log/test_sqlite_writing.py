@@ -1,5 +1,6 @@
 """How the SQLite log writes: what a full disk does, how the write-ahead log stays small, what the statements cost."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -87,6 +88,18 @@ async def test_a_broken_log_leaves_its_files_as_they_are(tmp_path: Path) -> None
     assert beside(path, "-wal").stat().st_size > 0
     async with opened(sqlite_log(path)) as recovered:
         assert [known.decision for known in recovered.unended()] == [commit(1)]
+
+
+async def test_a_thread_that_is_woken_for_what_it_has_written_already_goes_on(tmp_path: Path) -> None:
+    """The loop's thread appends first and wakes afterwards; the last batch may have taken the record in between."""
+    async with opened(sqlite_log(tmp_path / "handfast.db")) as log:
+        writer = log._writer
+        assert writer is not None
+        with writer._changed:
+            writer._urgent = True
+            writer._changed.notify()
+        await eventually(lambda: not writer._urgent)
+        assert await asyncio.wait_for(decide(log, commit(1)), 5) is Decision.COMMIT
 
 
 async def test_each_commit_is_forced(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from coordinator.protocol.states import Decision, Outcome, TransactionState, Vot
 from coordinator.protocol.transaction import GlobalTransaction
 
 BRANCHES = ("accounts.one", "ledger.one")
-INSTRUCTIONS = {(3, 11): 1652, (3, 12): 1534, (3, 13): 1478}
-CALLS_MAX = 70
+INSTRUCTIONS = {(3, 11): 1383, (3, 12): 1292, (3, 13): 1249}
+CALLS_MAX = 50
 
 
 def events() -> list[e.Event]:
