@@ -164,6 +164,7 @@ class BankStack:
         Raises:
             StackError: a part did not start; the message carries the last lines of its log.
         """
+        self.coordinator.argv += _flags(self._frame_settings("coordinator", ("client", *self.instances)))
         _at_once([self._start_coordinator, *(partial(self._start_side, service) for service in SERVICES)])
         self.wait_reachable()
         return self
@@ -303,10 +304,9 @@ class BankStack:
 
     def _coordinator(self) -> ManagedProcess:
         settings = {"address": self.listening("coordinator"), "log": self.log, **self.plan.coordinator_flags}
-        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         return ManagedProcess(
             "coordinator",
-            python_module("coordinator", "serve", *flags),
+            python_module("coordinator", "serve", *_flags(settings)),
             log=self.folder / "coordinator.log",
             env={FAILPOINT: "", **self.plan.coordinator_env},
             cwd=_ROOT,
@@ -319,21 +319,28 @@ class BankStack:
             "dsn": self._dsn(instance, service),
             "port": self._port(instance),
             "address": self.address(instance, source="coordinator"),
+            **self._frame_settings(instance, ("client", "coordinator")),
             "coordinator": self.address("coordinator", source=instance),
             "accounts": self.plan.accounts,
             "balance": self.plan.balance,
             **self.plan.service_flags,
         }
-        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         return ManagedProcess(
             instance,
-            python_module("examples.bank", service, *flags),
+            python_module("examples.bank", service, *_flags(settings)),
             log=self.folder / f"{instance}.log",
             env=self.plan.service_env.get(instance),
             cwd=_ROOT,
             ready=f"{service} is ready",
             ready_timeout_s=_READY_S_MAX,
         )
+
+    def _frame_settings(self, target: str, sources: Iterable[str]) -> dict[str, object]:
+        """Where a process listens for frames, and for each source with something between, where it finds that."""
+        listening = self.listening_for_frames(target)
+        links = [self._link(source, target) for source in sources]
+        via = tuple(f"{link.address}={link.frames}" for link in links if link.frames != listening)
+        return {"frame_address": listening, "frame_via": via}
 
     def _dsn(self, instance: str, service: str) -> str:
         port = self.address(f"postgres-{service}", source=instance).rpartition(":")[2]
@@ -365,6 +372,15 @@ class BankStack:
             return "; ".join(f"{one.address} {one.last_error}" for one in self.admin.participants())
         except grpc.RpcError as error:
             return str(error)
+
+
+def _flags(settings: Mapping[str, object]) -> list[str]:
+    """Settings as a command line has them; of one with several values, each."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            flags += [f"--{name.replace('_', '-')}", str(one)]
+    return flags
 
 
 def _at_once(starts: Iterable[Callable[[], object]]) -> None:

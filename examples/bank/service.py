@@ -26,6 +26,8 @@ class Settings:
         port: the port to listen on.
         host: the address to listen on.
         address: host:port where others reach this process, when that differs: in a container, or behind a proxy.
+        frame_address: host:port to listen on for frames beside gRPC; by default any free port, ``off`` for none.
+        frame_via: where who dialed a proxy finds that port, as dialed=host:port; may be repeated.
         coordinator: host:port of the coordinator.
         accounts: how many accounts an empty database gets, numbered from 1.
         balance: what each of them holds, in cents.
@@ -36,6 +38,8 @@ class Settings:
     port: int
     host: str = "127.0.0.1"
     address: str = ""
+    frame_address: str = ""
+    frame_via: tuple[str, ...] = ()
     coordinator: str = "127.0.0.1:7400"
     accounts: int = 100
     balance: int = 1000
@@ -58,7 +62,11 @@ async def serve(name: str, register: Register, settings: Settings) -> None:
 
     listening = f"{settings.host}:{settings.port}"
     address = settings.address or listening
-    options = ParticipantOptions(memory_age_s=settings.memory_age_s)
+    options = ParticipantOptions(
+        memory_age_s=settings.memory_age_s,
+        frame_address=settings.frame_address,
+        frame_via=dict(pair.split("=", 1) for pair in settings.frame_via),
+    )
     participant = Participant(name, settings.dsn, coordinator=settings.coordinator, address=address, options=options)
     server = grpc.aio.server(interceptors=participant.interceptors(), options=server_options())
     register(participant, server)
