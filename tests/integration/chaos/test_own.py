@@ -22,8 +22,8 @@ def plan(tmp_path: Path) -> Iterator[Path]:
             cluster = stack.start(PostgresCluster(name, stack.path))
             cluster.create_database(name)
             ports[port] = cluster.port
-        ports |= {listening: free_port() for listening in ("7400", "17400", "7501", "7502")}
-        text = re.sub(r"\b(5501|5502|7400|17400|7501|7502)\b", lambda found: str(ports[found[0]]), PLAN.read_text())
+        ports |= {listening: free_port() for listening in ("7400", "7401", "17400", "17401", "7501", "7502")}
+        text = re.sub(rf"\b({'|'.join(ports)})\b", lambda found: str(ports[found[0]]), PLAN.read_text())
         text = text.replace("[load]\n", f'[load]\nenv = {{ HANDFAST_ADDRESS = "127.0.0.1:{ports["7400"]}" }}\n')
         text = text.replace(
             'ready = "stock is ready"',
@@ -47,6 +47,15 @@ def test_the_shop_keeps_its_invariant_through_a_death_and_a_cut(plan: Path) -> N
         "cut orders → coordinator",
         "cut orders → coordinator: healed after 2 s",
     ]
+
+
+def test_the_example_has_frames_go_through_its_proxies_too() -> None:
+    plan = read_plan(PLAN, {"FOLDER": "/nowhere"})
+    (coordinator,) = (part for part in plan.process if part.name == "coordinator")
+    (link,) = plan.link
+    assert link.frames is not None
+    told = ["--frame-address", link.frames.upstream, "--frame-via", f"{link.listen}={link.frames.listen}"]
+    assert coordinator.command[-4:] == told
 
 
 def test_an_invariant_that_breaks_is_told_with_both_sums(plan: Path) -> None:
