@@ -20,6 +20,9 @@ from handfast.frames.dialing import HEADER, NONE
 from handfast.frames.ports import FramePort, Offer
 from handfast.frames.reading import Context
 
+FINISH_S = 5.0
+"""How long a caller may take for the last replies, in seconds. A server that stops may give it less."""
+
 
 @contextlib.asynccontextmanager
 async def carried(port: FramePort | None, frames: Any, context: Context) -> AsyncIterator[tuple[Any, Any]]:
@@ -38,13 +41,18 @@ async def carried(port: FramePort | None, frames: Any, context: Context) -> Asyn
         yield frames, context
         return
     offer = port.offer(dialed) if port is not None and port.secure == _is_secure(context) else None
-    await context.send_initial_metadata(((HEADER, NONE if offer is None else offer.text),))
     if port is None or offer is None:
+        await context.send_initial_metadata(((HEADER, NONE),))
         yield frames, context
         return
     ways = _Ways(frames.source, context, offer, port)
     try:
+        await context.send_initial_metadata(((HEADER, offer.text),))
         yield frames.over(ways), ways
+        await ways.finish()
+    except HandfastFault:
+        await ways.finish()
+        raise
     finally:
         ways.close()
 
@@ -114,7 +122,9 @@ class _Ways:
             raise HandfastFault("MESSAGE_MALFORMED", kind="frame", problem=str(problem)) from problem
         if frame is not None:
             return frame
-        if self._next is not None and self._next.done() and self._next.exception() is None:
+        if connection.finished:
+            return None
+        if self._next is not None and self._next.done() and not _has_failed(self._next):
             if self._next.result() is None:
                 return None  # the caller has ended its side of the stream
             if connection.used:
@@ -132,10 +142,19 @@ class _Ways:
         else:
             await self._context.write(frame)
 
+    async def finish(self) -> None:
+        """Return when the caller has everything that was written, before the stream's end tells it to look no more."""
+        if self._connection is not None:
+            await self._connection.finish(FINISH_S)
+
     def close(self) -> None:
-        """End the connection once everything is written."""
+        """Leave nothing open."""
         self._port.withdraw(self._offer)
         if self._offer.taken.done():
-            self._offer.taken.result().close()
+            self._offer.taken.result().abort()
         if self._next is not None:
             self._next.cancel()
+
+
+def _has_failed(came: asyncio.Task[bytes | None]) -> bool:
+    return came.cancelled() or came.exception() is not None

@@ -9,7 +9,9 @@ Everything else stays with the stream: who calls, what they may, how long it las
     carried.py     the serving side of one stream, on whichever way its frames come
 
 On the wire, after the greeting (``Greeting``, whose only content is the ticket): frames in both directions, each its
-length in four bytes, most significant first, and then the frame as the .proto describes it.
+length in four bytes, most significant first, and then the frame as the .proto describes it. A length of zero is no
+frame: it says that no more will come. Whoever is told closes the connection, and until then nothing is lost: a socket
+that is closed while something unread comes in takes back what the other end has not read (``finish``).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from struct import Struct
 from typing import Any, cast
 
 from handfast.frames.channels import KEEPALIVE_TIME_MS, KEEPALIVE_TIMEOUT_MS, MESSAGE_BYTES_MAX
+from handfast.frames.gathering import Turn
 
 MAGIC = b"handfast"
 """What both sides begin with, so that neither takes a stranger for the other."""
@@ -33,7 +36,16 @@ GREETING_BYTES = len(MAGIC) + TICKET_BYTES
 WAITING_BYTES_MAX = 256 * 1024
 """Past this nothing more is read until what has come is taken."""
 
+KEPT_BYTES = 64
+"""What a frame takes besides its own bytes, as long as it waits; so that a host of small ones counts for what it is."""
+
+TURN_BYTES = 4 * 1024
+"""After so much that was there already, whoever reads lets the loop turn: a peer that sends faster than it is read
+would hold up everybody else for all that waits."""
+
 _LENGTH = Struct(">I")
+
+_END = _LENGTH.pack(0)
 
 
 class FrameTooLarge(Exception):
@@ -69,10 +81,22 @@ class FrameConnection(asyncio.Protocol):
         self._too_large = 0
         self._reader: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._unbroken_bytes = 0
         self._no_more = False
+        self._deaf = False
+        self._aborted = False
+        self._over: asyncio.Future[None] | None = None
+        self.finished = False
+        """Whether the peer has said that no more will come."""
         self.ended = False
         self.used = False
         """Whether any frame has come."""
+        self._written = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it broke by itself before anything came back for what was written."""
+        return self.ended and self._written and not (self.used or self.finished or self._aborted)
 
     # -- the loop's side -------------------------------------------------------------------------------------------
 
@@ -80,9 +104,13 @@ class FrameConnection(asyncio.Protocol):
         """See asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
         _watch_over(transport.get_extra_info("socket"))
+        if self._aborted:
+            self._transport.abort()
 
     def data_received(self, new: bytes) -> None:
         """See asyncio.Protocol."""
+        if self._deaf:
+            return
         data: bytes | bytearray = new
         if self._part:
             self._part += new
@@ -106,13 +134,19 @@ class FrameConnection(asyncio.Protocol):
             if length > self._frame_bytes_max:
                 self._too_large = length
                 position = end
+                self._deaf = True
                 self.abort()
+                break
+            if length == 0:
+                position = end
+                self._deaf = self.finished = True
+                self.end_reading()
                 break
             stop = position + _LENGTH.size + length
             if stop > end:
                 break
             self._frames.append(bytes(data[position + _LENGTH.size : stop]))
-            self._waiting_bytes += length
+            self._waiting_bytes += length + KEPT_BYTES
             position = stop
         if data is self._part:
             del self._part[:position]
@@ -134,6 +168,8 @@ class FrameConnection(asyncio.Protocol):
         self.ended = True
         self.end_reading()
         self.resume_writing()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
         if self._on_end is not None:
             self._on_end(self)
 
@@ -161,22 +197,31 @@ class FrameConnection(asyncio.Protocol):
         Raises:
             FrameTooLarge: the peer announced a larger one than may be sent.
         """
+        if self._frames and self._unbroken_bytes > TURN_BYTES:
+            self._unbroken_bytes = 0
+            await Turn()
         while not self._frames:
             if self._too_large:
                 raise FrameTooLarge(f"a frame of {self._too_large} bytes, more than {self._frame_bytes_max}")
             if self._no_more:
                 return None
+            self._unbroken_bytes = 0
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
         frame = self._frames.popleft()
-        self._waiting_bytes -= len(frame)
-        if self._reading_paused and not self._frames and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._waiting_bytes -= len(frame) + KEPT_BYTES
+        self._unbroken_bytes += len(frame) + KEPT_BYTES
+        if self._reading_paused and not self._frames:
+            self._resume_reading()
         return frame
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        if self._transport is not None and not self.ended:
+            self._transport.resume_reading()
 
     def end_reading(self) -> None:
         """Let ``read`` say None once what has come is taken."""
@@ -187,6 +232,7 @@ class FrameConnection(asyncio.Protocol):
         """Send a frame; returns when the next may be written. On a connection that has ended it goes nowhere."""
         if self._transport is None or self.ended:
             return
+        self._written = True
         self._transport.write(_LENGTH.pack(len(frame)) + frame)
         while self._writable is not None and not self.ended:
             await asyncio.shield(self._writable)
@@ -196,13 +242,34 @@ class FrameConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(greeting)
 
+    async def finish(self, within_s: float) -> None:
+        """Say that no more will come, and return when the peer has taken all there was, and ended the connection.
+
+        Args:
+            within_s: when to end it here, in seconds.
+        """
+        if self._transport is None or self.ended:
+            return
+        self._deaf = True
+        self._frames.clear()
+        self.end_reading()
+        if self._reading_paused:
+            self._resume_reading()
+        self._over = asyncio.get_running_loop().create_future()
+        self._transport.write(_END)
+        try:
+            await asyncio.wait({self._over}, timeout=within_s)
+        finally:
+            self.abort()
+
     def close(self) -> None:
         """End it when what was written has gone out."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End it at once."""
+        """End it at once, or as soon as it begins."""
+        self._aborted = True
         if self._transport is not None:
             self._transport.abort()
 

@@ -28,11 +28,16 @@ first reply, for which it needs a call."""
 DIAL_S = 2.0
 """How long a frame connection may take to be there, in seconds."""
 
+PORT_MAX = 65_535
+
 END_S = 1.0
 """How long after the one of stream and connection the other is waited for, in seconds."""
 
 AGAIN_S = 60.0
 """How long after a failure no other attempt is made, in seconds: one that is swallowed costs ``DIAL_S``."""
+
+AGAIN_UNANSWERED_S = 600.0
+"""The same after no answer: most likely the server knows of no frame ports, but it may only have been busy."""
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +57,6 @@ class FrameDialer:
         self._tls = tls
         self._server_name = server_name
         self._told = ""
-        self._unanswered = False
         self._not_before_s = -math.inf
 
     @property
@@ -62,7 +66,7 @@ class FrameDialer:
 
     @property
     def _hopeful(self) -> bool:
-        return not self._unanswered and monotonic_s() >= self._not_before_s
+        return monotonic_s() >= self._not_before_s
 
     async def open(self, stream: Any) -> FrameConnection | None:
         """A frame connection for a stream that was opened with ``question``; None when its frames go over itself.
@@ -76,7 +80,7 @@ class FrameDialer:
             async with asyncio.timeout(OFFER_S):
                 offer = _offered(await stream.initial_metadata())
         except TimeoutError:
-            self._unanswered = True
+            self.give_up("it was not offered in time", AGAIN_UNANSWERED_S)
             return None
         if offer is None or offer == NONE:
             return None
@@ -93,13 +97,16 @@ class FrameDialer:
         def on_end(_: FrameConnection) -> None:
             if not greeted.done():
                 greeted.set_result(False)
+            elif connection.failed:
+                # Somebody on the way may let the greeting through, and nothing else.
+                self.give_up("it broke before anything came back")
 
         connection = FrameConnection(on_greeting, len(MAGIC), on_end=on_end)
         try:
             host, port, ticket = self._read(offer)
             async with asyncio.timeout(DIAL_S):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: connection, host, port, ssl=self._context(), server_hostname=self._name_of(host)
+                    lambda: connection, host, port, ssl=self._context(), server_hostname=self._certified_name
                 )
                 connection.greet(MAGIC + ticket)
                 if await greeted:
@@ -112,8 +119,7 @@ class FrameDialer:
             connection.abort()
             raise
         connection.abort()
-        self._not_before_s = monotonic_s() + AGAIN_S
-        self._tell(problem)
+        self.give_up(problem)
         return None
 
     def _read(self, offer: str) -> tuple[str, int, bytes]:
@@ -124,10 +130,10 @@ class FrameDialer:
         """
         where, _, ticket = offer.partition(" ")
         host, _, port = where.rpartition(":")
-        key = bytes.fromhex(ticket)
-        if len(key) != TICKET_BYTES:
+        key, number = bytes.fromhex(ticket), int(port)
+        if len(key) != TICKET_BYTES or not 0 < number <= PORT_MAX:
             raise ValueError(f"{where} is no offer of a frame port")
-        return host.strip("[]") or self._host, int(port), key
+        return host.strip("[]") or self._host, number, key
 
     def _context(self) -> ssl.SSLContext | None:
         """Made anew for each connection, from what the files hold by then.
@@ -143,11 +149,21 @@ class FrameDialer:
         self._tls.load_into(context)
         return context
 
-    def _name_of(self, host: str) -> str | None:
-        return None if self._tls is None else self._server_name or host
+    @property
+    def _certified_name(self) -> str | None:
+        """What the certificate must hold: what gRPC looks for in it, wherever the port is said to be."""
+        return None if self._tls is None else self._server_name or self._host
 
-    def _tell(self, problem: str) -> None:
-        """Say once, and again when it is another, why frames go over gRPC: it costs time, and nothing else shows it."""
+    def give_up(self, problem: str, again_s: float = AGAIN_S) -> None:
+        """Make no other attempt for a while.
+
+        Says once why, and again when it is another cause: it costs time, and nothing else shows it.
+
+        Args:
+            problem: why.
+            again_s: for how long, in seconds.
+        """
+        self._not_before_s = monotonic_s() + again_s
         if problem != self._told:
             self._told = problem
             log.info("no frame connection to %s, so frames travel over gRPC: %s", self._address, problem)
@@ -169,7 +185,9 @@ class Beside:
         self._end = asyncio.ensure_future(stream.read())
         self._end.add_done_callback(self._on_stream_end)
 
-    def _on_stream_end(self, _: asyncio.Future[Any]) -> None:
+    def _on_stream_end(self, end: asyncio.Future[Any]) -> None:
+        if not end.cancelled():
+            end.exception()  # whoever reads is told it; when nobody does any more, it is nobody's
         # The peer writes what it still owes, and ends the connection. When it can't any more, nothing is to be had.
         asyncio.get_running_loop().call_later(END_S, self._connection.abort)
 
@@ -189,6 +207,7 @@ class Beside:
             return None
         if data is not None:
             return self._parse(data)
+        self._connection.close()
         await asyncio.wait({self._end}, timeout=END_S)
         if self._end.done():
             self._end.result()

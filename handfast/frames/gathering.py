@@ -16,7 +16,7 @@ IDLE_TURNS_MAX = 10
 """More are not worth what they cost: a turn is some 5 µs, and a frame saved is some 180."""
 
 
-class _Turn:
+class Turn:
     """Awaited, it lets everything else run once that is ready; what can be read from sockets is."""
 
     def __await__(self) -> Generator[None, None, None]:
@@ -33,5 +33,5 @@ async def gathered(waiting: Sized, under_way: int, messages_max: int) -> None:
     """
     turns_left = granted = min(under_way, IDLE_TURNS_MAX)
     while turns_left > 0 and 0 < (before := len(waiting)) < messages_max:
-        await _Turn()
+        await Turn()
         turns_left = turns_left - 1 if len(waiting) == before else granted

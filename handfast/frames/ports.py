@@ -9,6 +9,8 @@ let in. Connections wait in the system's backlog then, and cost nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import socket
 import ssl
@@ -80,13 +82,15 @@ class FramePort:
         self._via = dict(via or {})
         self._tls = tls
         self._frame_bytes_max = frame_bytes_max
-        self._context = None if tls is None else _server_context(tls)
+        self._context: ssl.SSLContext | None = None
+        if tls is not None:
+            tls.read()
+            self._context = _server_context(tls)
         self._socket = _listening(host, port)
         self.port: int = self._socket.getsockname()[1]
-        self._offers: dict[bytes, Offer] = {}
-        self._strangers: dict[FrameConnection, asyncio.TimerHandle] = {}
-        self._arrivals: set[asyncio.Task[None]] = set()
-        self._accepting: asyncio.Task[None] | None = None
+        self._offers: dict[bytes, tuple[Offer, asyncio.TimerHandle]] = {}
+        self._strangers: dict[FrameConnection, tuple[asyncio.Task[None], asyncio.TimerHandle]] = {}
+        self._open_on: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
@@ -106,50 +110,56 @@ class FramePort:
             return None
         loop = asyncio.get_running_loop()
         offer = Offer(self._via.get(dialed, f":{self.port}"), secret(TICKET_BYTES), loop.create_future())
-        self._offers[offer.ticket] = offer
-        loop.call_later(TICKET_S, self.withdraw, offer)
-        if self._accepting is None:
-            self._accepting = loop.create_task(self._accept())
+        self._offers[offer.ticket] = offer, loop.call_later(TICKET_S, self.withdraw, offer)
+        if self._open_on is None:
+            self._open_on = loop
+            loop.add_reader(self._socket, self._on_arrival)
         return offer
 
     def withdraw(self, offer: Offer) -> None:
         """Let a ticket open nothing any more."""
-        self._offers.pop(offer.ticket, None)
-        if not self._offers and self._accepting is not None:
-            self._accepting.cancel()
-            self._accepting = None
+        _, timer = self._offers.pop(offer.ticket, (None, None))
+        if timer is not None:
+            timer.cancel()
+        if not self._offers:
+            self._let_nobody_in()
+
+    def _let_nobody_in(self) -> None:
+        loop, self._open_on = self._open_on, None
+        if loop is not None:
+            loop.remove_reader(self._socket)
 
     def close(self) -> None:
         """Let nobody in any more. Connections that a stream has stay the stream's."""
         self._closed = True
-        for offer in list(self._offers.values()):
+        for offer, _ in list(self._offers.values()):
             self.withdraw(offer)
-        for task in self._arrivals:
-            task.cancel()
         for stranger in list(self._strangers):
             self._cut_off(stranger)
         self._socket.close()
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
+    def _on_arrival(self) -> None:
+        """Take one; the loop calls again for the next, and lets others have their turn before."""
+        try:
+            arrived, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # it has left again
+        except OSError as problem:
+            # Out of descriptors, for example. Whoever has a ticket does without; the next ticket tries again.
+            log.warning("no frame connection could be taken: %s", problem)
+            self._let_nobody_in()
+            return
+        if len(self._strangers) >= STRANGERS_MAX:
+            self._cut_off(next(iter(self._strangers)))
+        connection = FrameConnection(self._greeted, GREETING_BYTES, self._frame_bytes_max, self._forget)
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                arrived, _ = await loop.sock_accept(self._socket)
-            except OSError as problem:
-                # Out of descriptors, for example. Whoever has a ticket does without; the next ticket tries again.
-                log.warning("no frame connection could be taken: %s", problem)
-                self._accepting = None
-                return
-            task = loop.create_task(self._arrive(arrived))
-            self._arrivals.add(task)
-            task.add_done_callback(self._arrivals.discard)
+        arriving = loop.create_task(self._arrive(arrived, connection))
+        self._strangers[connection] = arriving, loop.call_later(GREETING_S, self._cut_off, connection)
 
-    async def _arrive(self, arrived: socket.socket) -> None:
+    async def _arrive(self, arrived: socket.socket, connection: FrameConnection) -> None:
         """Have a connection greet. What becomes of it then is ``_greeted``'s."""
-        connection = FrameConnection(self._greeted, GREETING_BYTES, self._frame_bytes_max)
-        self._take_note(connection)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
@@ -164,8 +174,8 @@ class FramePort:
 
     def _greeted(self, connection: FrameConnection, greeting: bytes) -> bool:
         self._forget(connection)
-        offer = self._offers.get(greeting[len(MAGIC) :]) if greeting.startswith(MAGIC) else None
-        if offer is None or offer.taken.done():
+        offer, _ = self._offers.get(greeting[len(MAGIC) :], (None, None))
+        if offer is None or not greeting.startswith(MAGIC):
             log.debug("a frame connection came without a ticket")
             return False
         self.withdraw(offer)
@@ -173,20 +183,17 @@ class FramePort:
         offer.taken.set_result(connection)
         return True
 
-    def _take_note(self, stranger: FrameConnection) -> None:
-        if len(self._strangers) >= STRANGERS_MAX:
-            self._cut_off(next(iter(self._strangers)))
-        loop = asyncio.get_running_loop()
-        self._strangers[stranger] = loop.call_later(GREETING_S, self._cut_off, stranger)
-
     def _forget(self, stranger: FrameConnection) -> None:
-        timer = self._strangers.pop(stranger, None)
+        _, timer = self._strangers.pop(stranger, (None, None))
         if timer is not None:
             timer.cancel()
 
     def _cut_off(self, stranger: FrameConnection) -> None:
+        arriving, _ = self._strangers[stranger]
         self._forget(stranger)
         stranger.abort()
+        # Not before it has begun, for then nobody would close the socket.
+        asyncio.get_running_loop().call_soon(arriving.cancel)
 
     def _current_context(self) -> ssl.SSLContext | None:
         if self._tls is not None and self._tls.reread() is not None:
@@ -195,17 +202,24 @@ class FramePort:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(where)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
+    listening = None
+    if _is_any(host) and socket.has_dualstack_ipv6():
+        # As gRPC takes it: both kinds of addresses.
+        with contextlib.suppress(OSError):
+            listening = socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+    if listening is None:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(where, family=family, backlog=BACKLOG)
+    listening.setblocking(False)
     return listening
+
+
+def _is_any(host: str) -> bool:
+    """Whether it stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _server_context(files: PemFiles) -> ssl.SSLContext:
