@@ -52,6 +52,7 @@ _UNDO_END = """
         outcome = NULL, ended_unix_ms = NULL, evidence = NULL
     WHERE gtrid = ? AND end_seq > ?
 """
+_FREQUENT = frozenset({Decide, End})
 _INSERT_PARTICIPANT = "INSERT INTO participant VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_RESOLUTION = "INSERT INTO resolution VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -72,7 +73,8 @@ def apply_batch(connection: sqlite3.Connection, batch: Sequence[Submission], hea
     results: list[Result] = []
     chain = Chain(head)
     decisions = ends = others = 0
-    for frequent, group in groupby(batch, key=_is_frequent):
+    only_frequent = _FREQUENT.issuperset(map(type, batch))  # as in nearly every batch
+    for frequent, group in ((True, batch),) if only_frequent else groupby(batch, key=_is_frequent):
         if frequent:
             run = [one for one in group if isinstance(one, Decide | End)]
             decisions += _insert_decisions(connection, chain, run, results)
@@ -88,7 +90,7 @@ def apply_batch(connection: sqlite3.Connection, batch: Sequence[Submission], hea
 
 
 def _is_frequent(submission: Submission) -> bool:
-    return type(submission) is Decide or type(submission) is End
+    return type(submission) in _FREQUENT
 
 
 def _insert_decisions(
@@ -106,7 +108,10 @@ def _insert_decisions(
             chain.rewind(rows[0])
             inserted = sum(_goes_in(connection, chain, DECISION, one.row, _INSERT_DECISION) for one in offered)
             standing = _standing(connection, offered)
-    results.extend(standing.get(one.record.gtrid, one.record.decision) if type(one) is Decide else None for one in run)
+    if standing:
+        results.extend([standing[one.record.gtrid] if type(one) is Decide else None for one in run])
+    else:
+        results.extend([one.record.decision if type(one) is Decide else None for one in run])
     return inserted
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coordinator.protocol.members import COMMITTED
 from coordinator.protocol.states import BranchState, Decision, Outcome, Vote
+
+_COMMITTED = BranchState.COMMITTED
 
 
 @dataclass(slots=True)
@@ -48,5 +51,5 @@ class Branch:
         """Take the branch to its end."""
         self.outcome = outcome
         self.evidence = evidence
-        committed = outcome is Outcome.COMMITTED or outcome is Outcome.HEURISTIC_COMMIT
-        self.state = BranchState.COMMITTED if committed else BranchState.ABORTED
+        committed = outcome is COMMITTED or outcome is Outcome.HEURISTIC_COMMIT
+        self.state = _COMMITTED if committed else BranchState.ABORTED

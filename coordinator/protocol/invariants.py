@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from coordinator.protocol.branch import Branch
 from coordinator.protocol.effects import Effects, Send, SendCommit, SendCommitOnePhase, SendPrepare
-from coordinator.protocol.states import Decision, TransactionState, Vote
+from coordinator.protocol.members import ABORT, COMMIT, PREPARING, READ_ONLY, YES
+from coordinator.protocol.states import Decision, TransactionState
 
 
 class InvariantViolated(Exception):
@@ -71,7 +72,7 @@ def _broken_by_force(
     if effects.send:
         return "a message that does not wait for the force beside it"
     for branch in branches.values():
-        if branch.vote is not Vote.YES and branch.vote is not Vote.READ_ONLY:
+        if branch.vote is not YES and branch.vote is not READ_ONLY:
             return "a decision to commit without every vote"
     return None
 
@@ -81,13 +82,13 @@ def _broken_by_send(
 ) -> str | None:
     kind, bqual = type(message), message.bqual
     if kind is SendPrepare or kind is SendCommitOnePhase:
-        if state is not TransactionState.PREPARING or decision is not None:
+        if state is not PREPARING or decision is not None:
             return f"phase one to {bqual} in state {state.value}"
     elif kind is SendCommit:
-        if branches[bqual].override is not Decision.COMMIT and decision is not Decision.COMMIT:
+        if branches[bqual].override is not COMMIT and decision is not COMMIT:
             return f"Commit to {bqual} without a durable decision"
-        if branches[bqual].vote is not Vote.YES:
+        if branches[bqual].vote is not YES:
             return f"Commit to {bqual}, which did not vote yes"
-    elif branches[bqual].override is not Decision.ABORT and decision is Decision.COMMIT:
+    elif branches[bqual].override is not ABORT and decision is COMMIT:
         return f"Rollback to {bqual} against the decision"
     return None

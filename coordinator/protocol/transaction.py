@@ -44,6 +44,7 @@ from coordinator.protocol.effects import (
     SendRollback,
 )
 from coordinator.protocol.invariants import InvariantViolated, broken_rule
+from coordinator.protocol.members import ABORT, ABORTING, ACTIVE, COMMIT, COMMITTED, COMMITTING, NO, PREPARING, YES
 from coordinator.protocol.outcomes import measured, summed_up
 from coordinator.protocol.states import BranchState, Cause, Decision, Outcome, TransactionState, Vote
 from coordinator.protocol.table import TRANSITIONS
@@ -57,6 +58,7 @@ ROLLBACK_ATTEMPTS_MAX = 8
 FINAL_STATES = frozenset({S.COMMITTED, S.ABORTED, S.FORGOTTEN})
 
 _prepare = made_once(SendPrepare)
+_ASKED, _IN_DOUBT, _DONE = BranchState.PREPARING, BranchState.IN_DOUBT, S.COMMITTED  # as ``members``
 _COMMITTED_BY_ALL = Effects(end=EndRecord(Outcome.COMMITTED, ""))
 
 
@@ -101,7 +103,7 @@ class GlobalTransaction:
     def __init__(self, gtrid: str, deadline_s: float) -> None:
         self.gtrid = gtrid
         self.deadline_s = deadline_s
-        self.state = S.ACTIVE
+        self.state = ACTIVE
         self.branches: dict[str, Branch] = {}
         self.decision: Decision | None = None
         self.offered = False
@@ -124,12 +126,12 @@ class GlobalTransaction:
         """
         transaction = cls(gtrid, deadline_s=float("inf"))
         for bqual, proof in branches:
-            transaction.branches[bqual] = Branch(bqual, BranchState.IN_DOUBT, vote=Vote.YES, proof=proof)
+            transaction.branches[bqual] = Branch(bqual, BranchState.IN_DOUBT, vote=YES, proof=proof)
         transaction.offered = True
-        transaction.decision = Decision.COMMIT
-        transaction.state = S.COMMITTING
+        transaction.decision = COMMIT
+        transaction.state = COMMITTING
         effects = Effects(transaction._send_commits())
-        transaction._check_invariants(effects, e.DecisionStood(Decision.COMMIT))
+        transaction._check_invariants(effects, e.DecisionStood(COMMIT))
         return transaction, effects
 
     @classmethod
@@ -147,12 +149,12 @@ class GlobalTransaction:
         """
         transaction = cls(gtrid, deadline_s=float("inf"))
         for bqual, proof in branches:
-            branch = transaction.branches[bqual] = Branch(bqual, vote=Vote.YES, proof=proof)
+            branch = transaction.branches[bqual] = Branch(bqual, vote=YES, proof=proof)
             branch.end(outcome, evidence)
         transaction.offered = True
         transaction.decision = decision
         transaction.outcome = outcome
-        transaction.state = S.COMMITTED if decision is Decision.COMMIT else S.ABORTED
+        transaction.state = S.COMMITTED if decision is COMMIT else S.ABORTED
         return transaction
 
     def step(self, event: e.Event) -> Effects:
@@ -185,12 +187,12 @@ class GlobalTransaction:
     @property
     def decided(self) -> bool:
         """Whether the outcome can't change any more."""
-        return self.state not in (S.ACTIVE, S.PREPARING)
+        return self.state not in (ACTIVE, PREPARING)
 
     @property
     def settled(self) -> bool:
         """Whether the client may be told: every branch has ended; for an abort, or at least been tried once."""
-        if self.state is S.ABORTING:
+        if self.state is ABORTING:
             return all(branch.ended or branch.last_error for branch in self.branches.values())
         return self.state in FINAL_STATES
 
@@ -207,13 +209,13 @@ class GlobalTransaction:
         return NOTHING
 
     def on_commit_requested(self, event: e.CommitRequested) -> Effects:
-        if self.state is not S.ACTIVE:
+        if self.state is not ACTIVE:
             return NOTHING
         if self._is_late(event):
             return self._abort(Cause.DEADLINE, "the deadline had passed when Commit was asked for")
         if not self.branches:
             return self._commit_without_record()
-        self.state = S.PREPARING
+        self.state = PREPARING
         if len(self.branches) == 1:
             return self._ask_for_one_phase(next(iter(self.branches.values())))
         return Effects(tuple([self._send_prepare(branch) for branch in self.branches.values()]))
@@ -221,10 +223,10 @@ class GlobalTransaction:
     def on_vote_received(self, event: e.VoteReceived) -> Effects:
         branch = self.branches[event.bqual]
         branch.vote_awaited = False
-        if self.state is S.ABORTING:
+        if self.state is ABORTING:
             return self._take_late_vote(branch, event)
         self._take_vote(branch, event)
-        if event.vote is Vote.NO:
+        if event.vote is NO:
             return self._abort(Cause.VOTE_NO, f"{branch.bqual} voted no: {event.reason}")
         for other in self.branches.values():
             if other.vote is None:
@@ -236,12 +238,12 @@ class GlobalTransaction:
         branch.vote_awaited = False
         branch.reason = branch.reason or event.reason
         branch.reason_code = branch.reason_code or "VOTE_LOST"
-        if self.state is S.ABORTING:
+        if self.state is ABORTING:
             return self._end_when_done()
         return self._abort(Cause.UNREACHABLE, f"the vote of {branch.bqual} was lost: {event.reason}")
 
     def _send_prepare(self, branch: Branch) -> SendPrepare:
-        branch.state = BranchState.PREPARING
+        branch.state = _ASKED
         branch.last_error = ""
         branch.vote_awaited = True
         branch.attempts = 1
@@ -253,14 +255,14 @@ class GlobalTransaction:
         branch.reason = event.reason
         branch.reason_code = event.reason_code
         branch.attempts = 0
-        if event.vote is Vote.YES:
-            branch.state = BranchState.IN_DOUBT
+        if event.vote is YES:
+            branch.state = _IN_DOUBT
         else:
-            branch.end(Outcome.ABORTED if event.vote is Vote.NO else Outcome.COMMITTED)
+            branch.end(Outcome.ABORTED if event.vote is NO else COMMITTED)
 
     def _take_late_vote(self, branch: Branch, event: e.VoteReceived) -> Effects:
         """A vote that arrives when the abort is decided. YES means: prepared, perhaps after our Rollback passed it."""
-        if event.vote is Vote.YES:
+        if event.vote is YES:
             # Even when the first Rollback is still unanswered: its answer may be older than this YES, and overtaken.
             self._take_vote(branch, event)
             branch.outcome = None
@@ -281,22 +283,22 @@ class GlobalTransaction:
         return Effects((), CommitRecord(tuple([(one.bqual, one.proof) for one in commits])), commits)
 
     def on_decision_stood(self, event: e.DecisionStood) -> Effects:
-        if event.decision is Decision.ABORT:
+        if event.decision is ABORT:
             return self._abort(Cause.OPERATOR, "an abort stood in the log already")
-        self.decision = Decision.COMMIT
-        self.state = S.COMMITTING
+        self.decision = COMMIT
+        self.state = COMMITTING
         return NOTHING
 
     def on_decision_refused(self, event: e.DecisionRefused) -> Effects:
         return self._abort(event.cause, event.reason)
 
     def on_rollback_requested(self, event: e.RollbackRequested) -> Effects:
-        if self.state is S.ACTIVE or (self.state is S.PREPARING and not self._out_of_our_hands):
+        if self.state is ACTIVE or (self.state is PREPARING and not self._out_of_our_hands):
             return self._abort(event.cause, event.reason)
         return NOTHING
 
     def on_deadline_passed(self, event: e.DeadlinePassed) -> Effects:
-        if self.state is S.ACTIVE or (self.state is S.PREPARING and not self._out_of_our_hands):
+        if self.state is ACTIVE or (self.state is PREPARING and not self._out_of_our_hands):
             return self._abort(Cause.DEADLINE, self._what_was_missing())
         return NOTHING
 
@@ -305,23 +307,23 @@ class GlobalTransaction:
         return self.offered or self.one_phase
 
     def _what_was_missing(self) -> str:
-        if self.state is S.ACTIVE:
+        if self.state is ACTIVE:
             return "the deadline passed before Commit was asked for"
         missing = ", ".join(branch.bqual for branch in self.branches.values() if branch.vote is None)
         return f"the deadline passed without the vote of {missing}"
 
     def _commit_without_record(self) -> Effects:
         """Nothing was changed anywhere, so there is nothing to remember."""
-        self.decision = Decision.COMMIT
+        self.decision = COMMIT
         self.state = S.COMMITTED
-        self.outcome = Outcome.COMMITTED
+        self.outcome = COMMITTED
         return NOTHING
 
     def _abort(self, cause: Cause, reason: str) -> Effects:
         self.cause = cause
         self.reason = reason
-        self.decision = Decision.ABORT
-        self.state = S.ABORTING
+        self.decision = ABORT
+        self.state = ABORTING
         sends = tuple(self._send_rollback(branch) for branch in self.branches.values() if not branch.ended)
         if sends:
             return Effects(send=sends)
@@ -341,11 +343,11 @@ class GlobalTransaction:
         branch.reason_code = event.reason_code
         branch.end(event.outcome, event.reason)
         self.outcome = event.outcome
-        if event.outcome is Outcome.COMMITTED:
-            self.decision = Decision.COMMIT
+        if event.outcome is COMMITTED:
+            self.decision = COMMIT
             self.state = S.COMMITTED
             return NOTHING
-        self.decision = Decision.ABORT
+        self.decision = ABORT
         self.state = S.ABORTED
         self.reason = f"{branch.bqual} did not commit: {event.reason}"
         if event.outcome is Outcome.ABORTED:
@@ -365,9 +367,9 @@ class GlobalTransaction:
         if branch.ended:
             return NOTHING
         outcome = event.outcome
-        if outcome is not Outcome.COMMITTED or self.decision is not Decision.COMMIT:
+        if outcome is not COMMITTED or self.decision is not COMMIT:
             outcome = measured(self._decided, outcome)
-        if outcome is Outcome.COMMITTED or outcome is Outcome.ABORTED:
+        if outcome is COMMITTED or outcome is Outcome.ABORTED:
             branch.end(outcome)
         else:
             branch.end(outcome, event.evidence or self._by_whom(branch))
@@ -375,7 +377,7 @@ class GlobalTransaction:
 
     @property
     def _decided(self) -> Decision:
-        return Decision.COMMIT if self.decision is Decision.COMMIT else Decision.ABORT
+        return COMMIT if self.decision is COMMIT else ABORT
 
     def _by_whom(self, branch: Branch) -> str:
         if branch.override is None:
@@ -387,7 +389,7 @@ class GlobalTransaction:
         if branch.ended or self.state in FINAL_STATES:
             return NOTHING
         branch.last_error = event.reason
-        gives_up = self.state is S.ABORTING and branch.attempts >= ROLLBACK_ATTEMPTS_MAX and branch.override is None
+        gives_up = self.state is ABORTING and branch.attempts >= ROLLBACK_ATTEMPTS_MAX and branch.override is None
         if gives_up:
             branch.end(Outcome.ABORTED, "")
             return self._end_when_done()
@@ -397,7 +399,7 @@ class GlobalTransaction:
         branch = self.branches[event.bqual]
         if branch.ended or self.state in FINAL_STATES:
             return NOTHING
-        if self.state is S.PREPARING:
+        if self.state is PREPARING:
             branch.attempts += 1
             return Effects(send=(SendCommitOnePhase(branch.bqual),)) if self.one_phase else NOTHING
         return Effects(send=(self._send_decision(branch),))
@@ -407,7 +409,7 @@ class GlobalTransaction:
         sends: list[Send] = []
         for branch in self.branches.values():
             # A branch that never voted YES is not prepared: there is nothing that could be committed by hand.
-            if not branch.ended and branch.vote is Vote.YES:
+            if not branch.ended and branch.vote is YES:
                 # An operator who thinks better of it returns to the decision.
                 branch.override = None if event.decision is self.decision else event.decision
                 sends.append(self._send_decision(branch))
@@ -420,7 +422,7 @@ class GlobalTransaction:
     def _send_commits(self) -> tuple[SendCommit, ...]:
         commits = []
         for branch in self.branches.values():
-            if branch.vote is Vote.YES:
+            if branch.vote is YES:
                 branch.attempts = 1
                 commits.append(SendCommit(branch.bqual, branch.proof))
         return tuple(commits)
@@ -431,26 +433,26 @@ class GlobalTransaction:
 
     def _send_decision(self, branch: Branch) -> Send:
         branch.attempts += 1
-        if (branch.override or self.decision) is Decision.COMMIT:
+        if (branch.override or self.decision) is COMMIT:
             return SendCommit(branch.bqual, branch.proof)
         return SendRollback(branch.bqual, branch.proof)
 
     def _end_when_done(self) -> Effects:
-        committed_by_all = self.decision is Decision.COMMIT
+        committed_by_all = self.decision is COMMIT
         for branch in self.branches.values():
             if branch.outcome is None:
                 return NOTHING
-            if branch.outcome is not Outcome.COMMITTED:
+            if branch.outcome is not COMMITTED:
                 committed_by_all = False
         if committed_by_all:  # as nearly always; what follows would come to the same
-            self.outcome = Outcome.COMMITTED
-            self.state = S.COMMITTED
+            self.outcome = COMMITTED
+            self.state = _DONE
             return _COMMITTED_BY_ALL
-        if self.decision is Decision.ABORT and any(branch.vote_awaited for branch in self.branches.values()):
+        if self.decision is ABORT and any(branch.vote_awaited for branch in self.branches.values()):
             return NOTHING
         ends = [branch.outcome for branch in self.branches.values() if branch.vote is not Vote.READ_ONLY]
         self.outcome = summed_up(self._decided, ends)
-        self.state = S.COMMITTED if self.decision is Decision.COMMIT else S.ABORTED
+        self.state = S.COMMITTED if self.decision is COMMIT else S.ABORTED
         if self.outcome is Outcome.ABORTED:
             return NOTHING
         return Effects(end=EndRecord(self.outcome, self._evidence()))
@@ -461,8 +463,8 @@ class GlobalTransaction:
     # -- rules -----------------------------------------------------------------------------------------------------
 
     def _is_late(self, event: e.Event) -> bool:
-        now_s: float | None = getattr(event, "now_s", None)
-        return now_s is not None and now_s > self.deadline_s
+        now_s: float = getattr(event, "now_s", 0.0)
+        return now_s > self.deadline_s
 
     def _check_invariants(self, effects: Effects, event: e.Event) -> None:
         missed = effects.force is not None and self._is_late(event)

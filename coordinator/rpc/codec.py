@@ -8,7 +8,8 @@ forgotten.
 from __future__ import annotations
 
 from coordinator.protocol.branch import Branch
-from coordinator.protocol.states import BranchState, Cause, Decision, Outcome, TransactionState, Vote
+from coordinator.protocol.members import COMMIT, COMMITTED
+from coordinator.protocol.states import BranchState, Cause, Outcome, TransactionState, Vote
 from coordinator.rpc.history import history_entries
 from coordinator.runtime.requests import Inquiry, Standing
 from coordinator.runtime.running import Running
@@ -99,7 +100,7 @@ def execute_response(running: Running) -> c.ExecuteResponse:
         response.cause = CAUSES[machine.cause]
     if machine.reason:
         response.reason = machine.reason
-    if machine.decision is Decision.COMMIT and running.results:
+    if machine.decision is COMMIT and running.results:
         response.results.extend(running.ordered_results())
     return response
 
@@ -148,7 +149,7 @@ def telling_branches(running: Running) -> list[t.Branch]:
     return [
         branch_message(branch, running)
         for branch in running.transaction.branches.values()
-        if branch.outcome is not Outcome.COMMITTED and _is_telling(branch)
+        if branch.outcome is not COMMITTED and _is_telling(branch)
     ]
 
 

@@ -4,7 +4,7 @@
 ``running``     a transaction in memory: the machine with its operations, history and waiters
 ``answers``     who waits for its outcome, and when each is told
 ``gtrids``      blocks of transaction names, and which of them were used
-``schedule``    deadlines and retries in few timers
+``schedule``    deadlines and retries in few timers; ``retries`` says what is sent again
 ``transport``   the contract for messages to participants; ``links`` is the one over gRPC, ``directory`` who is where
 ``recovery``    what happens at start, and the sweep for orphans; ``backlog`` tells what was decided, a part at a time
 ``resolution``  what an operator may do by hand

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from coordinator.protocol.states import Decision
+from coordinator.protocol.members import ABORT
 from coordinator.protocol.transaction import FINAL_STATES
 from coordinator.runtime.clock import Clock
 from coordinator.runtime.options import DriverOptions
@@ -40,7 +40,7 @@ class Answers:
         """From now on those who wait do so for a limited time, if it is not limited already."""
         machine = running.transaction
         if machine.gtrid not in self.waits and machine.state not in FINAL_STATES:
-            aborting = machine.decision is Decision.ABORT
+            aborting = machine.decision is ABORT
             wait_s = self._options.abort_wait_s if aborting else self._options.apply_wait_s
             self.waits.add(machine.gtrid, self._clock.now_s() + wait_s)
 
@@ -59,7 +59,8 @@ class Answers:
             ready, running.waiters = running.waiters, []
         elif machine.decided:
             ready = [waiter for waiter in running.waiters if waiter.at_decision]
-            running.waiters = [waiter for waiter in running.waiters if not waiter.at_decision]
+            if ready:
+                running.waiters = [waiter for waiter in running.waiters if not waiter.at_decision]
         else:
             return
         for waiter in ready:

@@ -23,14 +23,14 @@ from coordinator.protocol import events as e
 from coordinator.protocol.effects import (
     NOTHING,
     Effects,
-    ScheduleRetry,
     SendCommit,
     SendCommitOnePhase,
     SendPrepare,
     SendRollback,
 )
 from coordinator.protocol.effects import EndRecord as EndWanted
-from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState, Vote
+from coordinator.protocol.members import ABORT, ABORTING, COMMIT, PREPARING, YES
+from coordinator.protocol.states import Cause, Decision, Outcome
 from coordinator.protocol.transaction import FINAL_STATES, GlobalTransaction
 from coordinator.runtime import messages
 from coordinator.runtime.answers import Answers, tell
@@ -41,6 +41,7 @@ from coordinator.runtime.ended import Ended, count_end
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.options import DriverOptions
+from coordinator.runtime.retries import Retries
 from coordinator.runtime.running import HISTORY_MAX, OnAnswer, Running, Waiter, Work
 from coordinator.runtime.schedule import Schedule
 from coordinator.runtime.trace import ProtocolTrace
@@ -96,10 +97,10 @@ class Driver:
         self._closed = False
         self._failpoints = failpoints
         self._on_log_broken = on_log_broken
-        self._backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
         self._deadlines: Schedule[str] = Schedule(clock, self._on_deadline)
         self._answers = Answers(clock, options, self.transactions)
-        self._retries: Schedule[tuple[str, str]] = Schedule(clock, self._on_retry_due)
+        backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
+        self._retries = Retries(clock, backoff, self._on_retry_due)
         # Any: each takes its own kind of message, which is the key it stands under.
         self._senders: dict[type, Callable[[Running, Any], None]] = {
             SendPrepare: self._send_prepares,
@@ -127,8 +128,8 @@ class Driver:
         if self.observers:
             self._tell_observers(running)
         for bqual in work.operations:
-            self._step(running, e.enlisted(bqual), now_unix_ms)
-        self._step(running, e.CommitRequested(now_s), now_unix_ms)
+            self.feed(running, e.enlisted(bqual), now_unix_ms)
+        self.feed(running, e.CommitRequested(now_s), now_unix_ms)
         return running
 
     def _begun(self, gtrid: str, timeout_s: float, client: str, now_s: float, now_unix_ms: int) -> Running:
@@ -148,7 +149,7 @@ class Driver:
         machine, effects = GlobalTransaction.recovered(record.gtrid, branches)
         running = Running(machine, record.begun_unix_ms, client=record.client, recovered=True)
         running.decided_unix_ms = record.decided_unix_ms
-        running.history.append((self.clock.unix_ms(), e.DecisionStood(Decision.COMMIT)))
+        running.history.append((self.clock.unix_ms(), e.DecisionStood(COMMIT)))
         self._hold(running)
         self.counters["recovered"] += 1
         if self.trace is not None:
@@ -186,15 +187,19 @@ class Driver:
 
     # -- one step --------------------------------------------------------------------------------------------------
 
-    def feed(self, running: Running, event: e.Event) -> None:
-        """Step one machine with one event and obey what it wants."""
-        self._step(running, event, self.clock.unix_ms())
+    def feed(self, running: Running, event: e.Event, now_unix_ms: int = 0) -> None:
+        """Step one machine with one event and obey what it wants.
 
-    def _step(self, running: Running, event: e.Event, now_unix_ms: int) -> None:
+        Args:
+            running: the transaction.
+            event: what happened.
+            now_unix_ms: the time, from whoever has just asked for it; 0 asks the clock.
+        """
         if running.broken or self._closed:
             return
         machine = running.transaction
         before = machine.state
+        now_unix_ms = now_unix_ms or self.clock.unix_ms()
         history = running.history
         if len(history) >= HISTORY_MAX:
             running.shorten_history()
@@ -210,7 +215,7 @@ class Driver:
             return
         if machine.state is not before:
             self._on_moved(running, now_unix_ms)
-        elif machine.state is not TransactionState.ABORTING:
+        elif machine.state is not ABORTING:
             return  # nobody is answered but at a move, or when an abort has been tried at its last branch
         if running.waiters:
             self._answers.tell_ready(running)
@@ -236,15 +241,7 @@ class Driver:
         Returns:
             How many messages were due.
         """
-        due = [
-            key
-            for key in self._retries
-            if (not gtrid or key[0] == gtrid) and (not resource or split_bqual(key[1])[0] == resource)
-        ]
-        for key in due:
-            self._retries.cancel(key)
-            self._on_retry_due(key)
-        return len(due)
+        return self._retries.hurry(resource, gtrid)
 
     def _carry_out(self, running: Running, effects: Effects, now_unix_ms: int) -> None:
         if effects.send:
@@ -254,7 +251,7 @@ class Driver:
             running.held = effects.send_after_force
             self._force(running, tuple([LoggedBranch(bqual, proof) for bqual, proof in effects.force.branches]))
         for retry in effects.retries:
-            self._schedule_retry(running, retry)
+            self._retries.add(running, retry)
         if effects.end is not None:
             self._write_end(running, effects.end, now_unix_ms)
 
@@ -264,14 +261,14 @@ class Driver:
         running.broken = str(defect) or type(defect).__name__
         self._deadlines.cancel(running.gtrid)
         self._answers.forget(running.gtrid)
-        self._cancel_retries(running)
+        self._retries.cancel_all(running)
         waiters, running.waiters = running.waiters, []
         for waiter in waiters:
             tell(running, waiter, _fault_of(running))
 
     def _on_moved(self, running: Running, now_unix_ms: int) -> None:
         machine = running.transaction
-        if machine.state is not TransactionState.PREPARING:
+        if machine.state is not PREPARING:
             if not running.decided_unix_ms:
                 running.decided_unix_ms = now_unix_ms
                 running.deadline_unix_ms = 0
@@ -290,7 +287,7 @@ class Driver:
         self._let_go(machine.gtrid)
         self._answers.forget(machine.gtrid)
         if running.next_attempt_unix_ms:
-            self._cancel_retries(running)
+            self._retries.cancel_all(running)
         self._ended.keep(running)
         count_end(self.counters, machine)
 
@@ -312,7 +309,7 @@ class Driver:
             self.clock.call_later(0.0, partial(self._on_too_late_to_force, running))
             return
         record = DecisionRecord(
-            running.gtrid, Decision.COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
+            running.gtrid, COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
         )
         self.log.decide(record, partial(self._on_decided, running))
 
@@ -332,7 +329,7 @@ class Driver:
             return
         self._failpoints.reach("after-force")
         self.feed(running, e.DecisionStood(standing))
-        if standing is Decision.COMMIT:
+        if standing is COMMIT:
             self._release(running, held)
 
     def _release(self, running: Running, held: tuple[SendCommit, ...]) -> None:
@@ -346,12 +343,12 @@ class Driver:
         # Never before the time in its name, or the clean-up could drop it while the horizon says it is known.
         ended_unix_ms = max(now_unix_ms, named_unix_ms(machine.gtrid))
         record = EndRecord(machine.gtrid, wanted.outcome, ended_unix_ms, wanted.evidence)
-        if machine.decision is not Decision.COMMIT:
+        if machine.decision is not COMMIT:
             # A heuristic end of an abort: without a decision record there is nothing that it could be the end of. Both
             # travel in one force. Where an abort stood already, it goes on standing.
-            branches = tuple(LoggedBranch(b.bqual, b.proof) for b in machine.branches.values() if b.vote is Vote.YES)
+            branches = tuple(LoggedBranch(b.bqual, b.proof) for b in machine.branches.values() if b.vote is YES)
             at = (record.ended_unix_ms, running.begun_unix_ms)
-            abort = DecisionRecord(machine.gtrid, Decision.ABORT, branches, *at, running.client)
+            abort = DecisionRecord(machine.gtrid, ABORT, branches, *at, running.client)
             self.log.decide(abort, partial(self._on_abort_written, machine.gtrid))
         # Without a callback: a log that refuses an end keeps it for its next force.
         self.log.end(record)
@@ -439,8 +436,7 @@ class Driver:
                 continue
             in_flight.add(bqual)
             if bqual in running.next_attempt_unix_ms:
-                del running.next_attempt_unix_ms[bqual]
-                self._retries.cancel((machine.gtrid, bqual))
+                self._retries.cancel(running, bqual)
             branch = machine.branches[bqual]
             # Only a prepared branch is in the database for everybody; an open one is in its own process alone.
             self.transport.send(
@@ -448,7 +444,7 @@ class Driver:
                 messages.decision_request(machine.gtrid, message),
                 partial(self._on_acknowledged, running, bqual),
                 attempt=branch.attempts,
-                any_instance=branch.vote is Vote.YES,
+                any_instance=branch.vote is YES,
                 timeout_s=self.options.reply_timeout_s,
             )
 
@@ -466,15 +462,6 @@ class Driver:
         self.feed(running, e.DeliveryFailed(bqual, reason))
 
     # -- later -----------------------------------------------------------------------------------------------------
-
-    def _schedule_retry(self, running: Running, retry: ScheduleRetry) -> None:
-        delay_s = self._backoff.delay_s(retry.attempts)
-        running.next_attempt_unix_ms[retry.bqual] = self.clock.unix_ms() + int(delay_s * 1000)
-        self._retries.add((running.gtrid, retry.bqual), self.clock.now_s() + delay_s)
-
-    def _cancel_retries(self, running: Running) -> None:
-        for bqual in running.next_attempt_unix_ms:
-            self._retries.cancel((running.gtrid, bqual))
 
     def _on_retry_due(self, key: tuple[str, str]) -> None:
         gtrid, bqual = key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from coordinator.protocol.members import COMMITTED
 from coordinator.protocol.states import Outcome
 from coordinator.protocol.transaction import GlobalTransaction
 from coordinator.runtime.options import DriverOptions
@@ -34,7 +35,7 @@ class Ended:
         self.finished[machine.gtrid] = running
         if len(self.finished) > self._finished_kept_max:
             self.finished.popitem(last=False)
-        if machine.outcome is not Outcome.COMMITTED:
+        if machine.outcome is not COMMITTED:
             running.results = {}  # of an abort nobody asks for them
         elif not machine.offered and machine.branches:
             self.unrecorded[machine.gtrid] = machine.outcome
@@ -44,7 +45,7 @@ class Ended:
 
 def count_end(counters: dict[str, int], machine: GlobalTransaction) -> None:
     """Count how one ended, and which short cut it took."""
-    if machine.outcome is Outcome.COMMITTED:
+    if machine.outcome is COMMITTED:
         counters["committed"] += 1
         if not machine.offered:
             counters["one_phase" if machine.one_phase else "read_only"] += 1

@@ -13,7 +13,7 @@ from coordinator.protocol.states import Decision, Outcome, TransactionState, Vot
 from coordinator.protocol.transaction import GlobalTransaction
 
 BRANCHES = ("accounts.one", "ledger.one")
-INSTRUCTIONS = {(3, 11): 1383, (3, 12): 1292, (3, 13): 1249}
+INSTRUCTIONS = {(3, 11): 1333, (3, 12): 1236, (3, 13): 1190}
 CALLS_MAX = 50
 
 
