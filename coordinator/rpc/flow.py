@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -139,11 +139,21 @@ class Flow:
 
     # -- out -------------------------------------------------------------------------------------------------------
 
-    async def write(self, frame: Any) -> None:
-        """Write a frame of replies; in gRPC's place."""
+    def write(self, frame: Any) -> Awaitable[None] | None:
+        """Write a frame of replies, in gRPC's place; gives what to await before the next."""
         count = len(frame.replies)
         self._account.charge(FRAME_S + CALL_S * count)
-        await self._context.write(frame)
+        pending = self._context.write(frame)
+        if pending is not None:
+            return self._written(pending, count)
+        self._let_go(count)
+        return None
+
+    async def _written(self, pending: Awaitable[None], count: int) -> None:
+        await pending
+        self._let_go(count)
+
+    def _let_go(self, count: int) -> None:
         self._answered += count
         # Answers come in any order; that the bytes of a frame are let go when as many calls were answered as had come
         # by then is true in the long run.

@@ -1,7 +1,7 @@
 """The calling side of a batched stream.
 
-One reader task and one writer task serve any number of calls. ``call`` puts its request into a queue and returns; the
-writer takes what the queue holds, at most ``frame_messages_max``, writes it as one frame, and while that write is under
+One task and one ``Sender`` serve any number of calls. ``call`` puts its request into a queue and returns; the sender
+takes what the queue holds, at most ``frame_messages_max``, writes it as one frame, and while that write is under
 way the next frame gathers by itself. Replies are matched by id and handed to a callback, so a call costs no task.
 
 What is certain about a call that failed rests on one rule: *nothing is written before the channel is READY*. A call
@@ -22,7 +22,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -30,7 +30,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
-from handfast.frames.dialing import Beside, FrameDialer
+from handfast.frames.dialing import FrameDialer
 from handfast.frames.failure import (
     CallFailed,
     failure_of_error,
@@ -40,9 +40,10 @@ from handfast.frames.failure import (
     too_large,
     unreachable,
 )
-from handfast.frames.gathering import gathered
+from handfast.frames.gathering import Sender
 from handfast.frames.reading import reader_or_none
 from handfast.frames.service import FramedService, Method
+from handfast.frames.ways import Beside, OverGrpc
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -120,12 +121,13 @@ class CallStream:
         self._next_id = 1
         self._outstanding: dict[int, _Call] = {}
         self._queue: deque[_Call] = deque()
-        self._wake = asyncio.Event()
+        self._sender: Sender | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # asking asyncio for it costs a system call
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
         self._life: asyncio.Task[None] | None = None
         self._open = False
+        self._answered = self._nonsense = False
         self._batched: bool | None = None
         self._closed = False
 
@@ -203,11 +205,12 @@ class CallStream:
         if self._batched is False or method.field is None:
             call.task = asyncio.create_task(self._call_unary(call))
             return call
-        if not self._queue:
-            self._wake.set()
-            if self._life is None:
-                self._life = asyncio.create_task(self._live())
         self._queue.append(call)
+        if self._sender is not None:
+            if not self._sender.busy:
+                self._sender.wake()
+        elif self._life is None:
+            self._life = asyncio.create_task(self._live())
         return call
 
     def _refusal(self, call: _Call) -> CallFailed:
@@ -264,32 +267,30 @@ class CallStream:
     # -- one stream, from connecting to its end --------------------------------------------------------------------
 
     async def _live(self) -> None:
-        problem, status, answered = "this side gave it up", None, False
+        problem, status = "this side gave it up", None
+        self._answered = self._nonsense = False  # of this stream
         try:
             await self._reach()
-            stream = await self._carrier(self._connect())
+            way = await self._way(self._connect())
             self._open = True
-            writer = asyncio.create_task(self._write(stream))
+            sender = self._sender = self._sender_on(way)
+            sender.wake()
             try:
-                problem = "the peer ended it"
-                async for frame in stream:
-                    if frame is None:
-                        problem = "it sent what is no frame"
-                        break
-                    answered = self._batched = True
-                    self._on_frame(frame)
+                await way.receive(self._take)
+                problem = "it sent what is no frame" if self._nonsense else "the peer ended it"
             finally:
-                stream.cancel()
-                writer.cancel()
+                self._sender = None
+                sender.stop()
+                way.cancel()
         except _NoWay as failure:
             problem = str(failure)
         except grpc.aio.AioRpcError as failure:
             problem, status = failure.details() or failure.code().name, failure.code()
         finally:
             was_open, self._life, self._open = self._open, None, False
-            if was_open and answered and self._on_disconnect is not None:
+            if was_open and self._answered and self._on_disconnect is not None:
                 self._on_disconnect()
-            if status is grpc.StatusCode.UNIMPLEMENTED and not answered:
+            if status is grpc.StatusCode.UNIMPLEMENTED and not self._answered:
                 self._fall_back()
             else:
                 self._fail_all(problem, status)
@@ -311,19 +312,17 @@ class CallStream:
         except grpc.aio.UsageError as problem:
             raise _NoWay("its channel is closed") from problem
 
-    async def _carrier(
-        self, stream: grpc.aio.StreamStreamCall[Any, Any]
-    ) -> grpc.aio.StreamStreamCall[Any, Any] | Beside:
-        """What this stream's frames go over: a connection beside it where there can be one, else itself."""
+    async def _way(self, stream: grpc.aio.StreamStreamCall[Any, Any]) -> OverGrpc | Beside:
+        """Where this stream's frames go: over a connection beside it where there can be one, else over itself."""
         if self._dialer is None:
-            return stream
+            return OverGrpc(stream)
         try:
             connection = await self._dialer.open(stream)
         except asyncio.CancelledError:
             stream.cancel()
             raise
         if connection is None:
-            return stream
+            return OverGrpc(stream)
         self._batched = True
         return Beside(stream, connection, self._service.parse_reply_frame)
 
@@ -338,25 +337,26 @@ class CallStream:
             None, metadata=(*self._metadata(), *asked) or None
         )  # no iterator: frames are written as they gather
 
-    async def _write(self, stream: grpc.aio.StreamStreamCall[Any, Any] | Beside) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._queue:
-                    # What timed out is still in the queue, so this may come out too small.
-                    under_way = len(self._outstanding) - len(self._queue)
-                    await gathered(self._queue, under_way, self._frame_messages_max)
-                    frame = self._gather()
-                    if frame is not None:
-                        await stream.write(frame)
-        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as problem:
-            # The stream has ended; the reader learns why, and settles every call.
-            log.debug("writing to %s ended: %r", self._peer, problem)
-        except Exception:
-            log.exception("writing to %s failed", self._peer)
-        finally:
-            stream.cancel()
+    def _sender_on(self, way: OverGrpc | Beside) -> Sender:
+        def write() -> Awaitable[None] | None:
+            frame = self._gather()
+            return None if frame is None else way.write(frame)
+
+        def on_failure(problem: BaseException) -> None:
+            if isinstance(problem, grpc.RpcError | grpc.aio.BaseError | asyncio.InvalidStateError):
+                # The stream has ended; the reader learns why, and settles every call.
+                log.debug("writing to %s ended: %r", self._peer, problem)
+            else:
+                log.error("writing to %s failed", self._peer, exc_info=problem)
+            way.cancel()
+
+        return Sender(
+            self._queue, self._under_way, write, self._frame_messages_max, on_idle=_nothing, on_failure=on_failure
+        )
+
+    def _under_way(self) -> int:
+        # What timed out is still in the queue, so this may come out too small.
+        return len(self._outstanding) - len(self._queue)
 
     def _gather(self) -> Message | None:
         """Take what waits, in order, up to a full frame; None when all of it timed out meanwhile."""
@@ -372,7 +372,12 @@ class CallStream:
             size += call.size
         return frame if count else None
 
-    def _on_frame(self, frame: Any) -> None:
+    def _take(self, frame: Any) -> bool:
+        """Settle the calls that a frame answers; False when it is none."""
+        if frame is None:
+            self._nonsense = True
+            return False
+        self._answered = self._batched = True
         for reply in frame.replies:
             call = self._outstanding.pop(reply.id, None)
             if call is None:
@@ -385,6 +390,7 @@ class CallStream:
             else:
                 problem = f"it answered {call.method.name} with {field or 'nothing'}"
                 self._tell(call, lost(self._peer, problem, written=True))
+        return True
 
     def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
         """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""
@@ -425,6 +431,10 @@ class CallStream:
         call.task = None  # settling cancels a call's task, and this is it
         nothing = f"its answer is no {call.method.response.DESCRIPTOR.name}"
         self._settle(call, lost(self._peer, nothing, written=True) if reply is None else reply)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _serialize(message: Message) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -135,12 +135,11 @@ class _Ways:
         self._connection = None
         return await self._from_stream()
 
-    async def write(self, frame: Message) -> None:
-        """Write a frame of replies; in the context's place."""
+    def write(self, frame: Message) -> Awaitable[None] | None:
+        """Write a frame of replies, in the context's place; gives what to await before the next."""
         if self._connection is not None:
-            await self._connection.write(frame.SerializeToString())
-        else:
-            await self._context.write(frame)
+            return self._connection.write(frame.SerializeToString())
+        return self._context.write(frame)
 
     async def finish(self) -> None:
         """Return when the caller has everything that was written, before the stream's end tells it to look no more."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from struct import Struct
 from typing import Any, cast
 
@@ -73,6 +73,7 @@ class FrameConnection(asyncio.Protocol):
         self._greeting_bytes = greeting_bytes
         self._frame_bytes_max = frame_bytes_max
         self._on_end = on_end
+        self._on_frame: Callable[[bytes], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._part = bytearray()  # the beginning of what has not come whole
         self._frames: deque[bytes] = deque()
@@ -154,6 +155,9 @@ class FrameConnection(asyncio.Protocol):
             self._part = bytearray(data[position:])
         if self._frames:
             self.used = True
+            if self._on_frame is not None:
+                self.hand_over(self._on_frame)
+                return
             self._wake_reader()
             if self._waiting_bytes > WAITING_BYTES_MAX and not self._reading_paused and self._transport is not None:
                 self._reading_paused = True
@@ -201,8 +205,8 @@ class FrameConnection(asyncio.Protocol):
             self._unbroken_bytes = 0
             await Turn()
         while not self._frames:
-            if self._too_large:
-                raise FrameTooLarge(f"a frame of {self._too_large} bytes, more than {self._frame_bytes_max}")
+            if (problem := self._too_large_frame()) is not None:
+                raise problem
             if self._no_more:
                 return None
             self._unbroken_bytes = 0
@@ -228,14 +232,37 @@ class FrameConnection(asyncio.Protocol):
         self._no_more = True
         self._wake_reader()
 
-    async def write(self, frame: bytes) -> None:
-        """Send a frame; returns when the next may be written. On a connection that has ended it goes nowhere."""
+    async def end(self) -> FrameTooLarge | None:
+        """Return when there will be no more frames; with why, when that is the peer's fault."""
+        while not self._no_more:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        return self._too_large_frame()
+
+    def _too_large_frame(self) -> FrameTooLarge | None:
+        if not self._too_large:
+            return None
+        return FrameTooLarge(f"a frame of {self._too_large} bytes, more than {self._frame_bytes_max}")
+
+    def hand_over(self, on_frame: Callable[[bytes], None]) -> None:
+        """Give each frame, as it comes, to a callback; instead of ``read``."""
+        self._on_frame = on_frame
+        while self._frames:
+            on_frame(self._frames.popleft())
+        self._waiting_bytes = 0
+        if self._reading_paused:
+            self._resume_reading()
+
+    def write(self, frame: bytes) -> Awaitable[None] | None:
+        """Send a frame; gives what to await before the next. On a connection that has ended it goes nowhere."""
         if self._transport is None or self.ended:
-            return
+            return None
         self._written = True
         self._transport.write(_LENGTH.pack(len(frame)) + frame)
-        while self._writable is not None and not self.ended:
-            await asyncio.shield(self._writable)
+        return None if self._writable is None else asyncio.shield(self._writable)
 
     def greet(self, greeting: bytes) -> None:
         """Send what comes before the first frame."""

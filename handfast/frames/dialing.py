@@ -6,13 +6,11 @@ import asyncio
 import logging
 import math
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.message import Message
-
 from handfast.clock import monotonic_s
-from handfast.frames.connection import MAGIC, TICKET_BYTES, FrameConnection, FrameTooLarge
+from handfast.frames.connection import MAGIC, TICKET_BYTES, FrameConnection
 from handfast.pem_files import PemFiles
 
 HEADER = "handfast-frame-port"
@@ -29,9 +27,6 @@ DIAL_S = 2.0
 """How long a frame connection may take to be there, in seconds."""
 
 PORT_MAX = 65_535
-
-END_S = 1.0
-"""How long after the one of stream and connection the other is waited for, in seconds."""
 
 AGAIN_S = 60.0
 """How long after a failure no other attempt is made, in seconds: one that is swallowed costs ``DIAL_S``."""
@@ -167,61 +162,6 @@ class FrameDialer:
         if problem != self._told:
             self._told = problem
             log.info("no frame connection to %s, so frames travel over gRPC: %s", self._address, problem)
-
-
-class Beside:
-    """A stream whose frames travel over a connection beside it; in the stream's place.
-
-    Args:
-        stream: the ``grpc.aio`` call. Its end is the end of both.
-        connection: what its frames travel over.
-        parse: makes a frame of bytes; None when they are none.
-    """
-
-    def __init__(self, stream: Any, connection: FrameConnection, parse: Callable[[bytes], Message | None]) -> None:
-        self._stream = stream
-        self._connection = connection
-        self._parse = parse
-        self._end = asyncio.ensure_future(stream.read())
-        self._end.add_done_callback(self._on_stream_end)
-
-    def _on_stream_end(self, end: asyncio.Future[Any]) -> None:
-        if not end.cancelled():
-            end.exception()  # whoever reads is told it; when nobody does any more, it is nobody's
-        # The peer writes what it still owes, and ends the connection. When it can't any more, nothing is to be had.
-        asyncio.get_running_loop().call_later(END_S, self._connection.abort)
-
-    def __aiter__(self) -> Beside:
-        return self
-
-    async def __anext__(self) -> Message | None:
-        """The next frame; None for what is none.
-
-        Raises:
-            StopAsyncIteration: both have ended.
-            grpc.aio.AioRpcError: the stream has ended with an error.
-        """
-        try:
-            data = await self._connection.read()
-        except FrameTooLarge:
-            return None
-        if data is not None:
-            return self._parse(data)
-        self._connection.close()
-        await asyncio.wait({self._end}, timeout=END_S)
-        if self._end.done():
-            self._end.result()
-        raise StopAsyncIteration
-
-    async def write(self, frame: Message) -> None:
-        """Send a frame."""
-        await self._connection.write(frame.SerializeToString())
-
-    def cancel(self) -> None:
-        """End both, at once."""
-        self._stream.cancel()
-        self._end.cancel()
-        self._connection.abort()
 
 
 def _offered(metadata: Iterable[tuple[str, Any]]) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from handfast.catalog import HandfastFault
 from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
 from handfast.frames.failure import abort, error_of_fault
-from handfast.frames.gathering import gathered
+from handfast.frames.gathering import Sender
 from handfast.frames.service import FramedService
 
 Reply = Callable[[Message | HandfastFault], None]
@@ -43,10 +43,18 @@ class _Outbox:
         self._context = context
         self._frame_messages_max = frame_messages_max
         self._waiting: deque[tuple[int, Message | HandfastFault]] = deque()
-        self._wake = asyncio.Event()
         self._owed: set[int] = set()  # called, and not answered yet
+        self._sender = Sender(
+            self._waiting,
+            self._owed.__len__,
+            self._write,
+            frame_messages_max,
+            on_idle=self._look_whether_finished,
+            on_failure=self._fail,
+        )
         self._last = False
         self._gone = False
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def owe(self, call_id: int) -> Reply:
         """Take a call on the books, and give the way to answer it.
@@ -67,14 +75,23 @@ class _Outbox:
         if type(answer) not in self._service.reply_fields and not isinstance(answer, HandfastFault):
             raise TypeError(f"{self._service.name} has no reply of type {type(answer).__name__}")
         self._owed.discard(call_id)
-        if not self._waiting:
-            self._wake.set()
         self._waiting.append((call_id, answer))
+        if not self._sender.busy:
+            self._sender.wake()
 
     def no_more_calls(self) -> None:
-        """Let ``write`` end once everything owed is written."""
+        """Let it finish once everything owed is written."""
         self._last = True
-        self._wake.set()
+        self._look_whether_finished()
+
+    def _look_whether_finished(self) -> None:
+        done = self._last and not self._owed and not self._waiting and not self._sender.busy
+        if done and not self.finished.done():
+            self.finished.set_result(None)
+
+    def _fail(self, problem: BaseException) -> None:
+        if not self.finished.done():
+            self.finished.set_exception(problem)
 
     def leave(self) -> None:
         """The stream has ended: answers that come later have nowhere to go, and those that wait go nowhere."""
@@ -83,14 +100,14 @@ class _Outbox:
         self._waiting.clear()
         self.no_more_calls()
 
-    async def write(self) -> None:
-        """Write frames until the last answer is written."""
-        while self._waiting or self._owed or not self._last:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                await gathered(self._waiting, len(self._owed), self._frame_messages_max)
-                await self._context.write(self._gather())
+    def stop(self) -> None:
+        """Write nothing more, not even what is being written."""
+        self.leave()
+        self._sender.stop()
+        self.finished.cancel()
+
+    def _write(self) -> Awaitable[None] | None:
+        return self._context.write(self._gather())
 
     def _gather(self) -> Message:
         frame: Any = self._service.reply_frame()
@@ -141,21 +158,22 @@ async def serve_frames(
         HandfastFault: CALL_ID_REPEATED, by which the stream is to be ended.
     """
     outbox = _Outbox(service, context, frame_messages_max)
-    writer = asyncio.create_task(outbox.write())
     reader = asyncio.create_task(_read(service, request_iterator, outbox, dispatch))
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
-    tasks: tuple[asyncio.Task[Any], ...] = (writer, reader, stopped)
+    tasks = (reader, stopped)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((outbox.finished, *tasks), return_when=asyncio.FIRST_COMPLETED)
         if reader in done:
             if reader.exception() is not None:
                 outbox.leave()
-                await writer  # what is being written: gRPC can't end a stream with a status in the middle of it
+                await (
+                    outbox.finished
+                )  # what is being written: gRPC can't end a stream with a status in the middle of it
             reader.result()
         outbox.no_more_calls()
-        await writer
+        await outbox.finished
     finally:
-        outbox.leave()
+        outbox.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -22,6 +22,23 @@ def segments(draw: st.DrawFn, data: bytes) -> list[bytes]:
     return [data[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True) if begin < end]
 
 
+async def written(connection: FrameConnection, frame: bytes) -> None:
+    """Write a frame, and return when the next may be written."""
+    pending = connection.write(frame)
+    if pending is not None:
+        await pending
+
+
+def noting(told: list[bytes]) -> FrameConnection:
+    """One that takes note of how it is greeted."""
+
+    def welcome(_: FrameConnection, greeting: bytes) -> bool:
+        told.append(greeting)
+        return True
+
+    return FrameConnection(welcome, len(GREETING))
+
+
 async def all_of(connection: FrameConnection) -> list[bytes]:
     """What can be read before there is no more."""
     read = []
@@ -36,8 +53,8 @@ def test_frames_come_out_as_they_went_in_however_the_bytes_are_cut(frames: list[
     pieces = data.draw(segments(GREETING + framed(*frames)))
 
     async def scenario() -> None:
-        told = []
-        connection = FrameConnection(lambda _, greeting: told.append(greeting) is None, len(GREETING))
+        told: list[bytes] = []
+        connection = noting(told)
         FakeTransport(connection)
         for piece in pieces:
             connection.data_received(piece)
@@ -77,7 +94,7 @@ async def test_a_greeting_that_is_not_welcome_ends_it_and_what_came_along_is_not
 
 async def test_half_a_greeting_tells_nobody_anything() -> None:
     told: list[bytes] = []
-    connection = FrameConnection(lambda _, greeting: told.append(greeting) is None, len(GREETING))
+    connection = noting(told)
     transport = FakeTransport(connection)
     connection.data_received(GREETING[:-1])
     assert told == []
@@ -121,12 +138,12 @@ async def test_a_reader_that_waits_is_told_of_the_end() -> None:
 async def test_no_more_is_taken_in_than_may_wait_whatever_it_comes_in(size: int) -> None:
     connection, transport = greeted(frame_bytes_max=2**20)
     kept = 0
-    while transport.reading:
+    while transport.is_reading():
         connection.data_received(framed(bytes(size)))
         kept += size + KEPT_BYTES
         assert kept <= WAITING_BYTES_MAX + size + KEPT_BYTES, "it reads on"
     assert kept > WAITING_BYTES_MAX
-    while not transport.reading:
+    while not transport.is_reading():
         assert await connection.read() == bytes(size)
         kept -= size + KEPT_BYTES
     assert kept == 0
@@ -136,11 +153,11 @@ async def test_reading_goes_on_after_each_pause() -> None:
     connection, transport = greeted(frame_bytes_max=2**20)
     for _ in range(3):
         connection.data_received(framed(bytes(WAITING_BYTES_MAX), b"another"))
-        assert not transport.reading
+        assert not transport.is_reading()
         assert await connection.read() == bytes(WAITING_BYTES_MAX)
-        assert not transport.reading
+        assert not transport.is_reading()
         assert await connection.read() == b"another"
-        assert transport.reading
+        assert transport.is_reading()
 
 
 async def test_what_was_taken_in_is_read_after_a_connection_was_lost_in_a_pause() -> None:
@@ -148,14 +165,14 @@ async def test_what_was_taken_in_is_read_after_a_connection_was_lost_in_a_pause(
     connection.data_received(framed(bytes(WAITING_BYTES_MAX)))
     connection.connection_lost(None)
     assert await all_of(connection) == [bytes(WAITING_BYTES_MAX)]
-    assert not transport.reading, "a transport that has ended can't be resumed"
+    assert not transport.is_reading(), "a transport that has ended can't be resumed"
 
 
 async def test_a_writer_waits_while_the_peer_does_not_read() -> None:
     connection, transport = greeted()
-    await connection.write(b"one")
+    await written(connection, b"one")
     connection.pause_writing()
-    writing = asyncio.ensure_future(connection.write(b"two"))
+    writing = asyncio.ensure_future(written(connection, b"two"))
     await asyncio.sleep(0)
     assert not writing.done()
     connection.resume_writing()
@@ -166,11 +183,11 @@ async def test_a_writer_waits_while_the_peer_does_not_read() -> None:
 async def test_a_writer_that_waits_is_released_by_the_end_and_writes_no_more() -> None:
     connection, transport = greeted()
     connection.pause_writing()
-    writing = asyncio.ensure_future(connection.write(b"one"))
+    writing = asyncio.ensure_future(written(connection, b"one"))
     await asyncio.sleep(0)
     connection.connection_lost(None)
     await asyncio.wait_for(writing, 5)
-    await connection.write(b"two")
+    await written(connection, b"two")
     assert bytes(transport.written) == framed(b"one")
 
 
@@ -204,10 +221,10 @@ async def test_an_end_before_it_began_is_kept_in_mind() -> None:
 async def test_finishing_says_so_and_waits_for_the_peer_and_reads_nothing_any_more() -> None:
     connection, transport = greeted(frame_bytes_max=2**20)
     connection.data_received(framed(bytes(WAITING_BYTES_MAX)))
-    await connection.write(b"the last")
+    await written(connection, b"the last")
     finishing = asyncio.ensure_future(connection.finish(60))
     await eventually(lambda: bytes(transport.written) == framed(b"the last") + END)
-    assert transport.reading, "a socket that is closed with something unread takes back what was written"
+    assert transport.is_reading(), "a socket that is closed with something unread takes back what was written"
     connection.data_received(framed(b"too late"))
     assert not finishing.done()
     connection.connection_lost(None)
@@ -223,7 +240,7 @@ async def test_finishing_is_cut_short_when_the_peer_takes_its_time() -> None:
 
 async def test_a_connection_has_failed_when_it_broke_by_itself_with_nothing_back_for_what_was_written() -> None:
     connection, _ = greeted()
-    await connection.write(b"asked")
+    await written(connection, b"asked")
     connection.connection_lost(None)
     assert connection.failed
 
@@ -232,7 +249,7 @@ async def test_a_connection_has_failed_when_it_broke_by_itself_with_nothing_back
 async def test_another_end_is_no_failure(then: str) -> None:
     connection, _ = greeted()
     if then != "nothing written":
-        await connection.write(b"asked")
+        await written(connection, b"asked")
     if then == "something came":
         connection.data_received(framed(b"an answer"))
     if then == "the peer finished":

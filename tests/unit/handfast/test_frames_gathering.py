@@ -1,21 +1,53 @@
-"""When a frame leaves, counted in turns of the loop."""
+"""When a frame leaves, counted in turns of the loop; and what becomes of it."""
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Awaitable, Iterable
 
 import pytest
 
-from handfast.frames.gathering import IDLE_TURNS_MAX, gathered
+from handfast.frames.gathering import IDLE_TURNS_MAX, Sender
+
+
+class Sent:
+    """A sender whose frames are kept, each with the turn in which it was written."""
+
+    def __init__(self, waiting: Iterable[int], *, under_way: int = 1, messages_max: int = 8) -> None:
+        self.waiting = deque(waiting)
+        self.frames: list[list[int]] = []
+        self.idle = 0
+        self.failures: list[BaseException] = []
+        self.pending: deque[asyncio.Future[None] | Exception] = deque()
+        self.messages_max = messages_max
+        self.sender = Sender(
+            self.waiting,
+            lambda: under_way,
+            self.write,
+            messages_max,
+            on_idle=self.on_idle,
+            on_failure=self.failures.append,
+        )
+
+    def on_idle(self) -> None:
+        self.idle += 1
+
+    def write(self) -> Awaitable[None] | None:
+        self.frames.append([self.waiting.popleft() for _ in range(min(self.messages_max, len(self.waiting)))])
+        outcome = self.pending.popleft() if self.pending else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 async def turns_waited(waiting: list[int], brought: Iterable[int], *, under_way: int = 1, messages_max: int = 8) -> int:
-    """How many turns of the loop pass before what waits is written, when each brings so many more messages."""
-    writing = asyncio.ensure_future(gathered(waiting, under_way, messages_max))
+    """How many turns pass, after the one that every frame waits, when each brings so many more messages."""
+    sent = Sent(waiting, under_way=under_way, messages_max=messages_max)
+    sent.sender.wake()
     await asyncio.sleep(0)  # it begins
     turns = 0
     more = iter(brought)
-    while not writing.done():
-        waiting.extend(range(next(more, 0)))
+    while not sent.frames:
+        sent.waiting.extend(range(next(more, 0)))
         turns += 1
         await asyncio.sleep(0)
     return turns
@@ -32,9 +64,7 @@ async def test_the_more_is_under_way_the_more_turns_may_bring_nothing(under_way:
 
 
 async def test_a_frame_waits_as_long_as_each_turn_brings_something() -> None:
-    waiting = [1]
-    assert await turns_waited(waiting, [2, 1, 0, 1]) == 3
-    assert len(waiting) == 4
+    assert await turns_waited([1], [2, 1, 0, 1]) == 3
 
 
 async def test_a_turn_that_brings_something_grants_all_the_others_anew() -> None:
@@ -46,5 +76,75 @@ async def test_a_full_frame_waits_no_longer() -> None:
     assert await turns_waited(list(range(8)), [1]) == 0
 
 
-async def test_nothing_is_waited_for_when_nothing_waits() -> None:
-    assert await turns_waited([], [1]) == 0
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_nothing_is_written_when_nothing_waits_any_more() -> None:
+    sent = Sent([1])
+    sent.sender.wake()
+    sent.waiting.clear()
+    await turns(5)
+    assert sent.frames == []
+    assert not sent.sender.busy
+
+
+async def test_more_than_a_frame_holds_leaves_in_several_in_order() -> None:
+    sent = Sent(range(20), messages_max=8)
+    sent.sender.wake()
+    await turns(3)
+    assert sent.frames == [[*range(8)], [*range(8, 16)], [*range(16, 20)]]
+    assert sent.idle == 1
+
+
+async def test_the_next_frame_waits_until_the_last_one_is_written() -> None:
+    sent = Sent([1], under_way=0)
+    writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sent.pending.append(writing)
+    sent.sender.wake()
+    await turns(3)
+    sent.waiting.append(2)
+    sent.sender.wake()
+    await turns(5)
+    assert sent.frames == [[1]]
+    assert sent.sender.busy
+    writing.set_result(None)
+    await turns(5)
+    assert sent.frames == [[1], [2]]
+    assert not sent.sender.busy
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_frame_that_could_not_be_written_is_told_and_is_the_last(at_once: bool) -> None:
+    sent = Sent([1], under_way=0)
+    problem = OSError("gone")
+    failing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if not at_once:
+        failing.set_exception(problem)
+    sent.pending.append(problem if at_once else failing)
+    sent.sender.wake()
+    await turns(5)
+    sent.waiting.append(2)
+    sent.sender.wake()
+    await turns(5)
+    assert sent.frames == [[1]]
+    assert sent.failures == [problem]
+
+
+async def test_stopped_it_writes_nothing_more_and_gives_up_what_it_was_writing() -> None:
+    sent = Sent([1], under_way=0)
+    writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sent.pending.append(writing)
+    sent.sender.wake()
+    await turns(3)
+    sent.sender.stop()
+    await turns(3)
+    assert writing.cancelled()
+    assert sent.failures == []
+    waiting = Sent([1], under_way=3)
+    waiting.sender.wake()
+    await turns(2)
+    waiting.sender.stop()
+    await turns(10)
+    assert waiting.frames == []
