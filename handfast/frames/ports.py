@@ -98,6 +98,16 @@ class FramePort:
         """Whether it speaks TLS."""
         return self._tls is not None
 
+    @property
+    def lets_in(self) -> bool:
+        """Whether anybody is let in just now."""
+        return self._open_on is not None
+
+    @property
+    def strangers(self) -> int:
+        """How many connections are open that have not greeted."""
+        return len(self._strangers)
+
     # -- tickets ---------------------------------------------------------------------------------------------------
 
     def offer(self, dialed: str) -> Offer | None:

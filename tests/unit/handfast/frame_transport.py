@@ -16,7 +16,7 @@ class FakeTransport(asyncio.Transport):
         super().__init__()
         self._connection = connection
         self.written = bytearray()
-        self.reading = True
+        self._reading = True
         self.closed = self.aborted = False
         connection.connection_made(self)
 
@@ -30,11 +30,15 @@ class FakeTransport(asyncio.Transport):
 
     def pause_reading(self) -> None:
         """See asyncio.Transport."""
-        self.reading = False
+        self._reading = False
 
     def resume_reading(self) -> None:
         """See asyncio.Transport."""
-        self.reading = True
+        self._reading = True
+
+    def is_reading(self) -> bool:
+        """See asyncio.Transport."""
+        return self._reading
 
     def close(self) -> None:
         """See asyncio.Transport."""

@@ -9,7 +9,17 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from handfast.frames import COORDINATOR, Dispatch, answer_unary, carried, channel_options, serve_frames, server_options
+from handfast.frames import (
+    COORDINATOR,
+    Dispatch,
+    FramePort,
+    answer_unary,
+    careful,
+    carried,
+    channel_options,
+    serve_frames,
+    server_options,
+)
 from handfast.v1 import coordinator_pb2_grpc
 
 Wrap = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
@@ -18,8 +28,9 @@ Wrap = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
 class Peer:
     """A served coordinator: what it was asked, and how."""
 
-    def __init__(self, dispatch: Dispatch, *, framed: bool) -> None:
+    def __init__(self, dispatch: Dispatch, *, framed: bool, frame_port: FramePort | None = None) -> None:
         self.framed = framed
+        self.frame_port = frame_port
         self.frame_sizes: list[int] = []
         self.asked: list[Message] = []
         self.unary_calls = 0
@@ -38,7 +49,7 @@ class Peer:
     async def start(self) -> None:
         """Listen; after `kill` on the same port as before."""
         self.server = grpc.aio.server(options=server_options())
-        coordinator_pb2_grpc.add_CoordinatorServicer_to_server(_Servicer(self), self.server)
+        coordinator_pb2_grpc.add_CoordinatorServicer_to_server(_Servicer(self), careful(self.server))
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
 
@@ -68,10 +79,10 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
 
         async def connect(frames: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
             peer.streams += 1
-            counted = peer.count_frames(frames)
             try:
-                async with carried(None, counted, context) as (frames, replies):
-                    await serve_frames(COORDINATOR, frames, replies, peer.dispatch, stop=peer.stop_streams)
+                async with carried(peer.frame_port, frames, context) as (calls, replies):
+                    counted = peer.count_frames(calls)
+                    await serve_frames(COORDINATOR, counted, replies, peer.dispatch, stop=peer.stop_streams)
             finally:
                 peer.streams_ended += 1
 
@@ -82,14 +93,18 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
 
 
 @asynccontextmanager
-async def served(dispatch: Dispatch, *, framed: bool = True) -> AsyncIterator[Peer]:
+async def served(
+    dispatch: Dispatch, *, framed: bool = True, frame_port: FramePort | None = None
+) -> AsyncIterator[Peer]:
     """Serve a coordinator for as long as the block lasts."""
-    peer = Peer(dispatch, framed=framed)
+    peer = Peer(dispatch, framed=framed, frame_port=frame_port)
     await peer.start()
     try:
         yield peer
     finally:
         await peer.kill()
+        if peer.frame_port is not None:
+            peer.frame_port.close()
 
 
 def channel_to(peer: Peer) -> grpc.aio.Channel:

@@ -1,0 +1,382 @@
+"""Calls over a frame connection beside a real gRPC stream: the same answers, failures and ends as without."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import grpc.aio
+import psutil
+import pytest
+import uvloop
+from google.protobuf.message import Message
+
+from handfast.frames import COORDINATOR, LOST, CallFailed, CallStream, FramePort, dialing
+from handfast.frames.channels import CALL_BYTES_MAX
+from handfast.frames.connection import FrameConnection
+from handfast.frames.dialing import FrameDialer
+from handfast.v1 import coordinator_pb2 as c
+from handfast.v1 import types_pb2 as t
+from tests.fuzz.loudness import quiet
+from tests.unit.handfast.peers import Peer, channel_to, served
+from tests.waiting import eventually
+
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+HOST = "127.0.0.1"
+WAIT_S = 20.0
+Answer = Callable[[Message], None]
+
+
+def run(loop: Callable[[], asyncio.AbstractEventLoop], scenario: Coroutine[Any, Any, None]) -> None:
+    """Run it; nothing may be said. That a stream was cut off at a kill is gRPC's own remark."""
+    with quiet(rightly="CancelledError()"), asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario)
+
+
+def committed(request: Message, reply: Answer) -> None:
+    """Answer each Commit."""
+    assert isinstance(request, c.CommitRequest)
+    reply(c.CommitResponse(gtrid=request.gtrid, outcome=t.OUTCOME_COMMITTED))
+
+
+@contextlib.asynccontextmanager
+async def calling(peer: Peer, **settings: Any) -> AsyncIterator[CallStream]:
+    """Calls to it."""
+    channel = channel_to(peer)
+    calls = CallStream(channel, COORDINATOR, dialer=FrameDialer(peer.address), **settings)
+    try:
+        yield calls
+    finally:
+        await calls.close()
+        await channel.close(None)
+
+
+def connections(peer: Peer) -> int:
+    """How many frame connections the peer has."""
+    assert peer.frame_port is not None
+    port = peer.frame_port.port
+    found = psutil.Process().net_connections("tcp")
+    return sum(1 for one in found if one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED)
+
+
+async def write(connection: FrameConnection, frame: bytes) -> None:
+    """Send a frame, and wait until another may be."""
+    pending = connection.write(frame)
+    if pending is not None:
+        await pending
+
+
+class Wire:
+    """A proxy before a frame port, which can be cut, or swallow what comes."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.to = 0
+        self.swallows = self.swallows_frames = False
+        self.carried = 0
+        self._server: asyncio.Server
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> "Wire":
+        self._server = await asyncio.start_server(self._carry, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Break all that goes over it."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.carried += 1
+        far_reader, far_writer = await asyncio.open_connection(HOST, self.to)
+        self._writers |= {writer, far_writer}
+        if not self.swallows:
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(2**16):
+                if self.swallows_frames and not data.startswith(b"handfast"):
+                    self.cut()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def wired(dispatch: Callable[[Message, Any], None]) -> AsyncIterator[tuple[Peer, Wire]]:
+    """A peer whose frame port is found behind a wire."""
+    async with Wire() as wire, served(dispatch) as peer:
+        peer.frame_port = FramePort(HOST, via={peer.address: f"{HOST}:{wire.port}"})
+        wire.to = peer.frame_port.port
+        yield peer, wire
+
+
+# -- as without ----------------------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_calls_travel_beside_the_stream(loop: Any) -> None:
+    async def scenario() -> None:
+        async with served(committed, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+            for number in range(3):
+                answer: Any = await calls.ask(c.CommitRequest(gtrid=f"t{number}"), timeout_s=WAIT_S)
+                assert answer.gtrid == f"t{number}"
+            assert connections(peer) == 1
+            assert calls.batched
+            assert peer.streams == 1
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_the_largest_call_and_the_largest_answer_pass(loop: Any) -> None:
+    def echo(request: Any, reply: Answer) -> None:
+        reply(c.ExecuteResponse(results=[request.operations[0].payload]))
+
+    async def scenario() -> None:
+        payload = bytes(CALL_BYTES_MAX - 64)
+        async with served(echo, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+            request = c.ExecuteRequest(operations=[t.Operation(resource="a", payload=payload)])
+            answer: Any = await calls.ask(request, timeout_s=WAIT_S)
+            assert answer.results[0] == payload
+            assert connections(peer) == 1
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_whoever_closes_leaves_no_connection_behind(loop: Any) -> None:
+    async def scenario() -> None:
+        async with served(committed, frame_port=FramePort(HOST)) as peer:
+            async with calling(peer) as calls:
+                await calls.ask(c.CommitRequest(gtrid="t"), timeout_s=WAIT_S)
+            await eventually(lambda: connections(peer) == 0 and peer.streams_ended == 1)
+
+    run(loop, scenario())
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [1, 2**20], ids=["small", "large"])
+def test_every_answer_that_is_owed_arrives_at_a_graceful_end_though_more_calls_come(loop: Any, size: int) -> None:
+    """A socket that is closed while calls come in would take back the answers that are not read yet."""
+    owed: list[tuple[str, Answer]] = []
+    told: dict[str, Message | CallFailed] = {}
+
+    def hold(request: Any, reply: Answer) -> None:
+        owed.append((request.gtrid, reply))
+
+    async def scenario() -> None:
+        async with (
+            served(hold, frame_port=FramePort(HOST)) as peer,
+            calling(peer) as calls,
+        ):
+            for number in range(20):
+                gtrid = f"t{number}"
+                calls.call(c.CommitRequest(gtrid=gtrid), partial(told.__setitem__, gtrid))
+            await eventually(lambda: len(owed) == 20)
+            peer.stop_streams.set()
+            more = asyncio.create_task(_call_on(calls))
+            await asyncio.sleep(0)
+            for gtrid, reply in owed:
+                reply(c.CommitResponse(gtrid=gtrid, outcome=t.OUTCOME_COMMITTED, reason="x" * size))
+            await eventually(lambda: len(told) == 20, within_s=WAIT_S)
+            more.cancel()
+            assert [type(answer) for answer in told.values()] == [c.CommitResponse] * 20
+            await eventually(lambda: peer.streams_ended >= 1)
+
+    run(loop, scenario())
+
+
+async def _call_on(calls: CallStream) -> None:
+    while True:
+        calls.call(c.CommitRequest(gtrid="later" * 1_000), lambda _: None)
+        await asyncio.sleep(0)
+
+
+@LOOPS
+def test_a_peer_that_ends_its_stream_is_connected_to_anew(loop: Any) -> None:
+    async def scenario() -> None:
+        async with served(committed, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+            await calls.ask(c.CommitRequest(gtrid="one"), timeout_s=WAIT_S)
+            peer.stop_streams.set()
+            await eventually(lambda: not calls.connected)
+            peer.stop_streams.clear()
+            await calls.ask(c.CommitRequest(gtrid="two"), timeout_s=WAIT_S)
+            assert connections(peer) == 1
+            assert peer.streams == 2
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_a_peer_that_starts_again_is_found_on_its_new_frame_port(loop: Any) -> None:
+    async def scenario() -> None:
+        async with served(committed, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+            await calls.ask(c.CommitRequest(gtrid="one"), timeout_s=WAIT_S)
+            old = peer.frame_port
+            await peer.kill()
+            peer.frame_port = FramePort(HOST)
+            assert old is not None
+            old.close()
+            await eventually(lambda: not calls.connected)
+            await peer.start()
+            await _reached(calls)
+            assert connections(peer) == 1
+
+    run(loop, scenario())
+
+
+async def _reached(calls: CallStream) -> None:
+    """Ask until there is an answer."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            with contextlib.suppress(CallFailed):
+                await calls.ask(c.CommitRequest(gtrid="again"), timeout_s=WAIT_S)
+                return
+            await asyncio.sleep(0.01)
+
+
+# -- when it breaks ------------------------------------------------------------------------------------------------
+
+
+@LOOPS
+def test_when_the_connection_alone_breaks_its_calls_are_lost_and_the_next_stream_has_one_again(loop: Any) -> None:
+    held: list[Answer] = []
+
+    def hold_first(request: Any, reply: Answer) -> None:
+        if request.gtrid == "held":
+            held.append(reply)
+        else:
+            committed(request, reply)
+
+    async def scenario() -> None:
+        async with wired(hold_first) as (peer, wire), calling(peer) as calls:
+            await calls.ask(c.CommitRequest(gtrid="one"), timeout_s=WAIT_S)
+            asking = asyncio.ensure_future(calls.ask(c.CommitRequest(gtrid="held"), timeout_s=WAIT_S))
+            await eventually(lambda: bool(held))
+            wire.cut()
+            with pytest.raises(CallFailed) as lost:
+                await asking
+            assert (lost.value.code, lost.value.maybe_executed) == (LOST, True)
+            await calls.ask(c.CommitRequest(gtrid="two"), timeout_s=WAIT_S)
+            assert wire.carried == 2
+            assert connections(peer) == 1
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_a_way_that_lets_only_greetings_through_is_left_alone_for_a_while(loop: Any) -> None:
+    async def scenario() -> None:
+        async with wired(committed) as (peer, wire), calling(peer) as calls:
+            wire.swallows_frames = True
+            with pytest.raises(CallFailed) as lost:
+                await calls.ask(c.CommitRequest(gtrid="one"), timeout_s=WAIT_S)
+            assert lost.value.maybe_executed
+            await calls.ask(c.CommitRequest(gtrid="two"), timeout_s=WAIT_S)
+            assert wire.carried == 1
+            assert peer.frame_sizes[-1:] == [1]
+
+    run(loop, scenario())
+
+
+@LOOPS
+@pytest.mark.parametrize("way", ["blocked", "swallowed"])
+def test_without_a_way_to_the_port_frames_go_over_grpc_and_it_is_said_once(
+    loop: Any, way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dialing, "DIAL_S", 0.1)
+    caplog.set_level("INFO", "handfast.frames.dialing")
+
+    async def scenario() -> None:
+        async with wired(committed) as (peer, wire), calling(peer) as calls:
+            wire.swallows = way == "swallowed"
+            if way == "blocked":
+                await wire.__aexit__()
+            for number in range(2):
+                await calls.ask(c.CommitRequest(gtrid=f"t{number}"), timeout_s=WAIT_S)
+                assert connections(peer) <= (way == "swallowed")
+                await peer.kill()
+                await eventually(lambda: not calls.connected)
+                await peer.start()
+                await _reached(calls)
+            assert wire.carried == (way == "swallowed"), "it was tried again at once"
+
+    run(loop, scenario())
+    assert caplog.text.count("so frames travel over gRPC") == 1
+
+
+@LOOPS
+def test_a_call_that_was_not_sent_before_the_peer_was_gone_is_certainly_not_executed(loop: Any) -> None:
+    async def scenario() -> None:
+        async with served(committed, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+            await calls.ask(c.CommitRequest(gtrid="one"), timeout_s=WAIT_S)
+            await peer.kill()
+            await eventually(lambda: not calls.connected)
+            with pytest.raises(CallFailed) as failed:
+                await calls.ask(c.CommitRequest(gtrid="two"), timeout_s=WAIT_S)
+            assert not failed.value.maybe_executed
+            assert [getattr(request, "gtrid", None) for request in peer.asked] == ["one"]
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_a_stream_that_ends_with_a_status_tells_it_whichever_way_its_frames_went(loop: Any) -> None:
+    async def status(frame_port: FramePort | None) -> tuple[Any, Any]:
+        async with served(committed, frame_port=frame_port) as peer, grpc.aio.insecure_channel(peer.address) as channel:
+            method: Any = channel.stream_stream(COORDINATOR.connect_path)
+            dialer = FrameDialer(peer.address)
+            stream = method(metadata=dialer.question)
+            connection = await dialer.open(stream)
+            assert (connection is None) is (frame_port is None)
+            call = c.CoordinatorCall(id=7, begin=c.BeginRequest())
+            frame = b"\xff\xff\xff" + call.SerializeToString()
+            if connection is None:
+                await stream.write(frame)
+            else:
+                await write(connection, frame)
+                assert await asyncio.wait_for(connection.read(), WAIT_S) is None
+                connection.close()
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await asyncio.wait_for(stream.read(), WAIT_S)
+            return ended.value.code(), ended.value.details()
+
+    async def scenario() -> None:
+        assert await status(FramePort(HOST)) == await status(None)
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_a_frame_over_the_stream_after_the_connection_was_used_ends_it(loop: Any) -> None:
+    async def scenario() -> None:
+        async with (
+            served(committed, frame_port=FramePort(HOST)) as peer,
+            grpc.aio.insecure_channel(peer.address) as channel,
+        ):
+            method: Any = channel.stream_stream(COORDINATOR.connect_path)
+            dialer = FrameDialer(peer.address)
+            stream = method(metadata=dialer.question)
+            connection = await dialer.open(stream)
+            assert connection is not None
+            call = c.CoordinatorCall(id=1, commit=c.CommitRequest(gtrid="t"))
+            frame = c.CoordinatorConnectRequest(calls=[call]).SerializeToString()
+            await write(connection, frame)
+            assert await asyncio.wait_for(connection.read(), WAIT_S)
+            await stream.write(frame)
+            assert await asyncio.wait_for(connection.read(), WAIT_S) is None
+            connection.close()
+            with pytest.raises(grpc.aio.AioRpcError, match="beside the frame connection"):
+                await asyncio.wait_for(stream.read(), WAIT_S)
+            assert len(peer.asked) == 1
+
+    run(loop, scenario())
