@@ -11,6 +11,8 @@ from handfast.catalog import HandfastFault
 OFF = "off"
 """As ``frame_address``: no frame port."""
 
+_NO_NUMBERS = {"coordinator_names", "frame_address", "frame_via"}
+
 _HOST_PORT = re.compile(r".+:[0-9]{1,5}")
 
 MS_MAX = 2**31 - 1
@@ -86,7 +88,7 @@ class ParticipantOptions:
         may_be_zero = {"alive_check_ms", "idle_margin_s", "inquire_after_s", "close_wait_s"}
         for option in fields(self):
             value = getattr(self, option.name)
-            if isinstance(value, tuple | str | Mapping):
+            if option.name in _NO_NUMBERS:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
                 raise HandfastFault("SETTING_INVALID", setting=option.name, problem="it is not a number")
@@ -102,9 +104,11 @@ class ParticipantOptions:
             raise HandfastFault("SETTING_INVALID", setting="retry_first_s", problem=problem)
 
     def _check_frame_port(self) -> None:
+        if not isinstance(self.frame_via, Mapping):
+            raise HandfastFault("SETTING_INVALID", setting="frame_via", problem="it is not a mapping")
         addresses = [("frame_via", one) for pair in self.frame_via.items() for one in pair]
-        if self.frame_address not in {"", OFF}:
+        if self.frame_address not in ("", OFF):
             addresses.append(("frame_address", self.frame_address))
         for setting, address in addresses:
-            if not _HOST_PORT.fullmatch(address):
-                raise HandfastFault("SETTING_INVALID", setting=setting, problem=f"{address!r} is not host:port")
+            if not isinstance(address, str) or not _HOST_PORT.fullmatch(address):
+                raise HandfastFault("SETTING_INVALID", setting=setting, problem="it is not host:port")
