@@ -106,7 +106,7 @@ class ParticipantOptions:
     def _check_frame_port(self) -> None:
         if not isinstance(self.frame_via, Mapping):
             raise HandfastFault("SETTING_INVALID", setting="frame_via", problem="it is not a mapping")
-        addresses = [("frame_via", one) for pair in self.frame_via.items() for one in pair]
+        addresses: list[tuple[str, object]] = [("frame_via", one) for pair in self.frame_via.items() for one in pair]
         if self.frame_address not in ("", OFF):
             addresses.append(("frame_address", self.frame_address))
         for setting, address in addresses:
