@@ -110,15 +110,27 @@ class Account:
         caller: whose time it counts, for the log.
     """
 
-    __slots__ = ("_balance_s", "_caller", "_filled_s", "_paid", "_paid_before", "_queue", "_shares", "_told_s", "used")
+    __slots__ = (
+        "_balance_s",
+        "_caller",
+        "_earned_s",
+        "_filled_s",
+        "_paid",
+        "_paid_before",
+        "_queue",
+        "_shares",
+        "_told_s",
+        "used",
+    )
 
     def __init__(self, shares: Shares, caller: str) -> None:
         self._shares = shares
         self._caller = caller
         self._told_s = -math.inf  # when the log was last told that it has to wait
         self._balance_s = BURST_S
+        self._earned_s = 0.0  # since the balance was brought up to date
         self._filled_s = shares.clock.now_s()
-        self._paid: set[str] = set()  # the transactions that have earned something of late,
+        self._paid: set[str] = set()  # the transactions that have earned something of late
         self._paid_before: set[str] = set()  # and those before them
         self._queue = asyncio.Lock()  # fair: who came first goes on first
         self.used = _Decaying()
@@ -128,6 +140,7 @@ class Account:
         shares = self._shares
         now_s = shares.clock.now_s()
         self._balance_s = max(self._balance_at(now_s) - seconds, -DEBT_S_MAX)
+        self._earned_s = 0.0
         self._filled_s = now_s
         self.used.add(seconds, now_s)
         shares.used.add(seconds, now_s)
@@ -141,9 +154,7 @@ class Account:
             self._paid_before = paid
             paid = self._paid = set()
         paid.add(gtrid)
-        now_s = self._shares.clock.now_s()
-        self._balance_s = min(self._balance_at(now_s) + seconds, BURST_S)
-        self._filled_s = now_s
+        self._earned_s += seconds
 
     def wait_s(self) -> float:
         """How long the caller's next message has to wait, in seconds; 0 when it need not."""
@@ -159,7 +170,8 @@ class Account:
         return self._balance_at(now_s) < BURST_S / 2 and self._others_want_time(now_s)
 
     def _balance_at(self, now_s: float) -> float:
-        return min(self._balance_s + (now_s - self._filled_s) * self._shares.share_max, BURST_S)
+        filled_s = (now_s - self._filled_s) * self._shares.share_max
+        return min(self._balance_s + self._earned_s + filled_s, BURST_S)
 
     def _others_want_time(self, now_s: float) -> bool:
         return self._shares.used.at(now_s) - self.used.at(now_s) >= OTHERS_S_MIN

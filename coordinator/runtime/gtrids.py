@@ -136,7 +136,10 @@ class Gtrids:
         block = self._blocks.get(prefix + hyphen)
         if block is None or self._clock.now_s() >= block.expires_s:
             return None
-        index = int(number, 36)
+        try:
+            index = int(number, 36)
+        except ValueError:
+            return None
         # A second spelling of a number ("02" for "2") would give it a second life.
         if index >= len(block.claimed) or block.claimed[index] or _spelled(index) != number:
             return None

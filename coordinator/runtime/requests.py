@@ -311,6 +311,8 @@ class Requests:
         running = self.driver.find(gtrid)
         if running is not None:
             return running
+        if self.gtrids.is_claimable(gtrid):
+            return None  # nothing was ever begun under this name, so the log need not be asked
         self._check_gtrid(gtrid)
         logged = self.driver.log.lookup(gtrid)
         if logged is None:

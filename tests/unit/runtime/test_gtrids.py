@@ -43,11 +43,16 @@ def test_a_name_past_the_end_of_its_block_is_none(gtrids: Gtrids) -> None:
     assert not gtrids.claim(prefix + "10")
 
 
-@pytest.mark.parametrize("spelling", ["02", "002"])
+@pytest.mark.parametrize("spelling", ["02", "002", "+2", " 2", "2 ", "0_2", "\u0662"])
 def test_a_second_spelling_gives_no_second_life(gtrids: Gtrids, spelling: str) -> None:
     prefix = gtrids.hand_out(10).prefix
     assert not gtrids.claim(prefix + spelling)
     assert gtrids.claim(prefix + "2")
+
+
+@pytest.mark.parametrize("spelling", ["", "%", "a name", "2;"])
+def test_what_is_no_number_is_no_name(gtrids: Gtrids, spelling: str) -> None:
+    assert not gtrids.claim(gtrids.hand_out(10).prefix + spelling)
 
 
 def test_a_second_spelling_of_the_prefix_is_of_no_block(gtrids: Gtrids) -> None:

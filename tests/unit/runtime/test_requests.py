@@ -215,6 +215,20 @@ async def test_the_same_execute_twice_runs_once_and_gives_the_same_results() -> 
     assert [one.only.ordered_results() for one in (first, second, third)] == [[b"a", b"b"]] * 3
 
 
+async def test_of_a_name_that_nobody_has_used_the_log_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can have no record of it, and a look costs more than all else that a request does."""
+    life = await start()
+    asked: list[str] = []
+    monkeypatch.setattr(life.log, "lookup", asked.append)
+    block = life.requests.hand_out(10)
+    life.execute(("accounts", "withdraw"), ("ledger", "credit"), gtrid=name(block, 3))
+    life.requests.enlist(name(block, 4), "accounts", "a1", 0)
+    life.rollback(name(block, 5))
+    assert asked == []
+    life.rollback(name(block, 10), branches=2)  # past the block's end
+    assert asked == [name(block, 10)]
+
+
 async def test_execute_under_the_name_of_an_interactive_transaction_is_refused() -> None:
     """Its operations would never run, and its client would be told that they committed."""
     life = await start()
