@@ -15,7 +15,7 @@ the calls it made. So the application learns how many branches its transaction h
 after a restart only that makes the absence of a commit record a proof of abort: a transaction of one branch commits
 without one. A branch that nobody told of makes the count too small, which costs an answer; it is never too large.
 
-This module imports the standard library and handfast.catalog, .clock and .xid only.
+This module imports the standard library and handfast.catalog, .clock, .values and .xid only.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from handfast import clock
 from handfast.catalog import HandfastFault
+from handfast.values import value
 from handfast.xid import is_gtrid
 
 GTRID_KEY = "handfast-gtrid"
@@ -35,11 +36,12 @@ TIMEOUT_KEY = "handfast-timeout-ms"
 BRANCHES_KEY = "handfast-branches"
 TIMEOUT_MS_MAX = 2**32 - 1
 """What a uint32 holds; some fifty days."""
+_TIMEOUT_DIGITS_MAX = len(str(TIMEOUT_MS_MAX))
 
 MetadataPairs = Iterable[tuple[str, str | bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TransactionContext:
     """A transaction, as those who work in it need to know it.
 
@@ -114,13 +116,17 @@ def from_metadata(metadata: MetadataPairs | None, *, now_s: float | None = None)
     Raises:
         HandfastFault: GTRID_MALFORMED, or FIELD_INVALID when the time left is no number of milliseconds.
     """
-    carried = {key: value for key, value in metadata or () if key in {GTRID_KEY, TIMEOUT_KEY}}
-    if GTRID_KEY not in carried:
+    gtrid, timeout = None, "0"
+    for key, said in metadata or ():
+        if key == GTRID_KEY:
+            gtrid = _text(said)
+        elif key == TIMEOUT_KEY:
+            timeout = _text(said)
+    if gtrid is None:
         return None
-    gtrid = _text(carried[GTRID_KEY])
     if not is_gtrid(gtrid):
         raise HandfastFault("GTRID_MALFORMED", text=gtrid[:80])
-    timeout_ms = _timeout_ms(_text(carried.get(TIMEOUT_KEY, "0")))
+    timeout_ms = _timeout_ms(timeout)
     if timeout_ms == 0:
         return TransactionContext(gtrid, math.inf)
     return TransactionContext(gtrid, (clock.monotonic_s() if now_s is None else now_s) + timeout_ms / 1000)
@@ -133,17 +139,18 @@ def joined_to_metadata(context: TransactionContext) -> tuple[tuple[str, str], ..
 
 def learn_joined(context: TransactionContext, metadata: MetadataPairs | None) -> None:
     """Take note of the branches that an answer's trailing metadata names."""
-    for key, value in metadata or ():
+    for key, said in metadata or ():
         if key == BRANCHES_KEY:
-            context.branches.update(bqual for bqual in _text(value).split(",") if bqual)
+            context.branches.update(_text(said).split(","))
+            context.branches.discard("")
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
+def _text(said: str | bytes) -> str:
+    return said if isinstance(said, str) else said.decode("ascii", "replace")
 
 
 def _timeout_ms(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(TIMEOUT_MS_MAX))):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _TIMEOUT_DIGITS_MAX):
         problem = f"{text[:40]!r} is not a number of milliseconds"
         raise HandfastFault("FIELD_INVALID", field=TIMEOUT_KEY, problem=problem)
     return min(int(text), TIMEOUT_MS_MAX)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from handfast import context
+from handfast import clock, context
 
 if TYPE_CHECKING:
     # Stubs give these classes type parameters that they don't have at run time.
@@ -40,20 +40,23 @@ def client_interceptors() -> list[Any]:
 def carry(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
     """The call's details with the ambient transaction added; unchanged when there is none."""
     transaction = context.current()
-    given: Any = details.metadata or ()
-    if transaction is None or any(key == context.GTRID_KEY for key, _ in given):
+    if transaction is None:
         return details
+    given: Any = tuple(details.metadata or ())
+    if any(key == context.GTRID_KEY for key, _ in given):
+        return details
+    now_s = clock.monotonic_s()
     return grpc.aio.ClientCallDetails(
         details.method,
-        _timeout_s(details.timeout, transaction),
-        grpc.aio.Metadata(*given, *context.to_metadata(transaction)),
+        _timeout_s(details.timeout, transaction.time_left_s(now_s=now_s)),
+        grpc.aio.Metadata(*given, *context.to_metadata(transaction, now_s=now_s)),
         details.credentials,
         details.wait_for_ready,
     )
 
 
-def _timeout_s(given_s: float | None, transaction: context.TransactionContext) -> float | None:
-    left_s = max(transaction.time_left_s(), 0.0)  # past the deadline gRPC ends the call as late
+def _timeout_s(given_s: float | None, left_s: float) -> float | None:
+    left_s = max(left_s, 0.0)  # past the deadline gRPC ends the call as late
     nearer_s = left_s if given_s is None else min(given_s, left_s)
     return None if math.isinf(nearer_s) else nearer_s
 

@@ -13,7 +13,7 @@ fails the check reaches a database.
 The gid is what Postgres shows in ``pg_prepared_xacts``. Psycopg would encode an Xid there in base 64; a plain spelling
 serves the person who reads that view at night. Format id 18502 (0x4846, "HF") is spelled ``handfast``.
 
-This module imports the standard library only.
+This module imports the standard library and handfast.values only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+
+from handfast.values import value
 
 FORMAT_ID = 0x4846
 GID_PREFIX = "handfast"
@@ -175,7 +177,7 @@ def split_bqual(bqual: str) -> tuple[str, str]:
     return resource, instance
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Xid:
     """One branch of one global transaction (X/Open XA's XID).
 

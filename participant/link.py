@@ -112,7 +112,8 @@ class Link:
             timeout_ms = max(1, round(1000 * (deadline_s - now_s)))
             request = c.EnlistRequest(gtrid=gtrid, resource=resource, instance=instance, timeout_ms=timeout_ms)
             try:
-                await self._registered_by(give_up_s)
+                if not self._registered.is_set():
+                    await self._registered_by(give_up_s)
                 await self._ask(request, max(0.001, give_up_s - now_s))
                 return
             except CallFailed as failure:
@@ -139,8 +140,6 @@ class Link:
 
     async def _registered_by(self, give_up_s: float) -> None:
         """Wait for the first registration: before it the coordinator knows no way to us."""
-        if self._registered.is_set():
-            return
         try:
             async with asyncio.timeout(max(0.0, give_up_s - self._clock.monotonic_s())):
                 await self._registered.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -254,8 +254,8 @@ class Participant(Generic[ConnectionT]):
         self._driver.floor.on_epoch(coordinator_id, epoch)
         self._recovery.on_registered(coordinator_id, epoch)
 
-    async def _enlist(self, gtrid: str, deadline_s: float) -> None:
-        await self._link.enlist(gtrid, self.resource, self.instance, deadline_s)
+    def _enlist(self, gtrid: str, deadline_s: float) -> Coroutine[Any, Any, None]:
+        return self._link.enlist(gtrid, self.resource, self.instance, deadline_s)
 
 
 def interceptors(*participants: Participant[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from handfast.catalog import HandfastFault
 from handfast.context import TransactionContext, current, set_current
-from handfast.xid import Gtrid, Xid, split_bqual
+from handfast.xid import Gtrid, Xid, named_unix_ms, split_bqual
 from participant.clock import Clock
 from participant.config import ParticipantOptions
 from participant.faults import cause_of, ended_fault, operation_fault, work_fault
@@ -33,7 +33,7 @@ from participant.tasks import Tasks
 ConnectionT = TypeVar("ConnectionT")
 Result = TypeVar("Result")
 
-Enlist = Callable[[str, float], Awaitable[None]]
+Enlist = Callable[[str, float], Coroutine[Any, Any, None]]
 """Enlists this instance's branch: gtrid, deadline by the monotonic clock."""
 
 log = logging.getLogger(__name__)
@@ -133,12 +133,12 @@ class WorkFloor(Generic[ConnectionT]):
 
     async def enter(self, gtrid: str, deadline_s: float) -> tuple[Held[ConnectionT], bool]:
         """Begin a piece of work. Returns the branch, and whether this is a piece within a piece, which is no other."""
-        held = self._held.get(gtrid)
-        if held is not None and held.owner is asyncio.current_task() and held.opened is not None:
+        held, caller = self._held.get(gtrid), asyncio.current_task()
+        if held is not None and held.owner is caller and held.opened is not None:
             return held, True  # a block within a block, or within an operation
         held = self._joined(gtrid, deadline_s)
         await held.lock.acquire()
-        held.owner = asyncio.current_task()
+        held.owner = caller
         try:
             await self._open(held)
         except BaseException as problem:
@@ -288,12 +288,9 @@ class WorkFloor(Generic[ConnectionT]):
             deadline_s = now_s + self._options.timeout_default_s
         if deadline_s <= now_s:
             raise HandfastFault("DEADLINE_PASSED", gtrid=gtrid, bqual=self._bqual)
-        held = self._hold(self._branches.begin(gtrid, Gtrid.parse(gtrid).time_ms, deadline_s))
-        held.enlisted = self._tasks.start(self._enlisted(gtrid, deadline_s))
+        held = self._hold(self._branches.begin(gtrid, named_unix_ms(gtrid), deadline_s))
+        held.enlisted = self._tasks.start(self._enlist(gtrid, deadline_s))
         return held
-
-    async def _enlisted(self, gtrid: str, deadline_s: float) -> None:
-        await self._enlist(gtrid, deadline_s)
 
     def _hold(self, branch: Branch) -> Held[ConnectionT]:
         held: Held[ConnectionT] = Held(branch, Xid(branch.gtrid, self._bqual))
@@ -358,9 +355,11 @@ class WorkFloor(Generic[ConnectionT]):
             HandfastFault: one failed, and the branch is rolled back.
         """
         opened = await self._open(held)
+        if not operations:
+            return opened, ()
         results, name = [], ""
         held.owner = asyncio.current_task()
-        before = set_current(TransactionContext(held.xid.gtrid, held.branch.deadline_s))
+        set_current(TransactionContext(held.xid.gtrid, held.branch.deadline_s))  # in this task, the branch's own
         try:
             for operation in operations:
                 name = operation.name
@@ -372,7 +371,6 @@ class WorkFloor(Generic[ConnectionT]):
             known = self._manager.fault_of(problem, held.xid, held.xid.resource)
             raise operation_fault(problem, known, held.xid, held.xid.resource, name) from problem
         finally:
-            set_current(before)
             held.owner = None
         return opened, tuple(results)
 
@@ -383,6 +381,7 @@ class WorkFloor(Generic[ConnectionT]):
         self._held.pop(held.xid.gtrid, None)
         if held.limit is not None:
             self._limits.end(held.limit)
+            held.limit = None  # it refers back; no garbage collector should have to find what every branch leaves
 
     def _on_deadline(self, held: Held[ConnectionT]) -> None:
         branch = held.branch

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -39,10 +40,14 @@ class Pool(Generic[ConnectionT]):
     Args:
         connect: makes one.
         connections_max: how many at most.
+        limits: watches over those who wait for one.
     """
 
-    def __init__(self, connect: Callable[[], Coroutine[Any, Any, ConnectionT]], connections_max: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Coroutine[Any, Any, ConnectionT]], connections_max: int, limits: Limits
+    ) -> None:
         self._connect = connect
+        self._limits = limits
         self._room = connections_max  # how many more may be in use
         self._waiting: deque[asyncio.Future[None]] = deque()  # for room, in order
         self._idle: list[ConnectionT] = []
@@ -148,15 +153,15 @@ class Pool(Generic[ConnectionT]):
     async def _wait_for_room(self, wait_s: float) -> None:
         room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(room)
+        limit = self._limits.start(wait_s, partial(_give_up, room, wait_s))
         try:
-            async with asyncio.timeout(wait_s):
-                await room
-        except BaseException as problem:
-            if room.done() and not room.cancelled():
+            await room
+        except asyncio.CancelledError:
+            if room.done() and not room.cancelled() and room.exception() is None:
                 self._make_room()  # it came this very moment, too late
-            if isinstance(problem, TimeoutError):
-                raise PoolFull(f"none came free within {wait_s:g} s") from None
             raise
+        finally:
+            self._limits.end(limit)
 
     def _make_room(self) -> None:
         """One less is in use: for whoever has waited longest, so that nobody who comes later overtakes."""
@@ -170,6 +175,12 @@ class Pool(Generic[ConnectionT]):
     async def _drop_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+
+def _give_up(room: asyncio.Future[None], wait_s: float) -> None:
+    """Tell whoever waits for room that there was none in time."""
+    if not room.done():
+        room.set_exception(PoolFull(f"none came free within {wait_s:g} s"))
 
 
 def _close_unwanted(attempt: asyncio.Task[ConnectionT]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import psycopg
 
@@ -38,8 +39,8 @@ class PostgresResource:
         self._limits = Limits(self._clock)
         self._resource = ""
         self._info = dsn
-        self._work = Pool(self._connect_branch, self._options.connections_max)
-        self._finish = Pool(self._connect_finish, self._options.finish_connections_max)
+        self._work = Pool(self._connect_branch, self._options.connections_max, self._limits)
+        self._finish = Pool(self._connect_finish, self._options.finish_connections_max, self._limits)
         self._finisher = Finisher(self._finish, "", self._options, self._clock)
 
     @property
@@ -68,12 +69,8 @@ class PostgresResource:
     async def begin(self, xid: Xid, time_left_s: float) -> PostgresBranch:
         """See ResourceManager."""
         wait_s = min(self._options.connection_wait_s, time_left_s)
-
         gid = xid.gid()
-
-        async def first(connection: BranchConnection) -> None:
-            await branch.begin(connection, gid, time_left_s, self._options)
-
+        first = partial(branch.begin, gid=gid, time_left_s=time_left_s, options=self._options)
         try:
             connection, _ = await self._work.take(wait_s, first, max(0.0, time_left_s))
         except PoolFull as problem:

@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
     Args:
         tag: of its last statement, for example ``PREPARE TRANSACTION``.
-        row: the first row that any of its statements gave, as text; empty when none did.
+        row: the first row that its first statement gave, as text; empty when it gave none.
     """
 
     tag: str
@@ -86,13 +86,10 @@ class Session(psycopg.AsyncConnection[TupleRow]):
         finally:
             if limit is not None and self.limits is not None:
                 self.limits.end(limit)
-        row: tuple[str | None, ...] = ()
-        for result in results:
-            if result.status not in _FINE:
-                raise errors.error_from_result(result, encoding=self.info.encoding)
-            if not row and result.ntuples:
-                row = tuple([_text(result.get_value(0, column)) for column in range(result.nfields)])
-        return Answer(_text(results[-1].command_status) or "", row)
+        last = results[-1]  # after one that failed there is none
+        if last.status not in _FINE:
+            raise errors.error_from_result(last, encoding=self.info.encoding)
+        return Answer((last.command_status or b"").decode(), _first_row(results[0]))
 
     async def wait(self, gen: PQGen[Result], interval: float = _INTERVAL_S, timeout: float | None = None) -> Result:
         """Drive one of psycopg's generators; see ``psycopg.AsyncConnection.wait``."""
@@ -306,5 +303,8 @@ class _Interrupted(Generator[Wait, "Ready | int", Result]):
         return self._rest.throw(*problem)
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
+def _first_row(result: PGresult) -> tuple[str | None, ...]:
+    if not result.ntuples:
+        return ()
+    values = [result.get_value(0, column) for column in range(result.nfields)]
+    return tuple([None if value is None else value.decode() for value in values])

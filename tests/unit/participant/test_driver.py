@@ -1,11 +1,13 @@
 """The driver over a resource in memory: lost answers, contrary decisions, and what the SDK's own test aids promise."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
 
 from handfast.catalog import HandfastFault
+from handfast.context import TransactionContext, within
 from handfast.v1 import types_pb2 as t
 from handfast.xid import Xid
 from participant.clock import SystemClock
@@ -164,3 +166,27 @@ async def test_a_branch_that_closing_cuts_off_in_the_middle_can_still_be_rolled_
     assert branch is not None
     assert branch.state is State.IN_DOUBT
     assert (await driver.rollback(GTRID, OURS, "")).outcome is Outcome.ABORTED
+
+
+async def test_a_branch_that_has_ended_leaves_nothing_for_the_garbage_collector(driver: Driver[Changes]) -> None:
+    async def commit_one(number: int) -> None:
+        gtrid = f"testcrd2-1-0-{number}"
+        with within(TransactionContext(gtrid, SystemClock().monotonic_s() + 5)):
+            async with driver.floor.join(gtrid, SystemClock().monotonic_s() + 5) as changes:
+                changes["written"] = number
+        voted = await driver.prepare(gtrid, OURS, 5.0)
+        await driver.commit(gtrid, OURS, voted.proof)
+        one_shot = f"testcrd2-1-1-{number}"
+        voted = await driver.prepare(one_shot, OURS, 5.0, WRITE)
+        await driver.commit(one_shot, OURS, voted.proof)
+
+    await commit_one(0)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, 21):
+            await commit_one(number)
+        await asyncio.sleep(0)  # the last tasks' callbacks let go of them
+        assert gc.collect() < 20  # less than one object for each of the forty branches
+    finally:
+        gc.enable()

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from participant.clock import SystemClock
+from participant.limits import Limits
 from participant.postgres.pools import Pool, PoolFull
 
 
@@ -22,7 +24,7 @@ def make_pool(connections_max: int) -> Pool[Any]:
     async def connect() -> Connection:
         return Connection()
 
-    return Pool[Any](connect, connections_max)
+    return Pool[Any](connect, connections_max, Limits(SystemClock()))
 
 
 async def nothing(connection: Connection) -> None:
