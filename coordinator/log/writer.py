@@ -7,8 +7,10 @@ in that; only end records, which nobody waits for, linger until another force ta
 
 A batch goes back to the loop in one hop, however large it is. Per record this costs two operations on the queue and its
 share of two ``executemany``. The lock is for waiting and waking only, once a batch: what is submitted while the thread
-is known to be on its way (``_urgent``) is appended without it. None is left behind by that, for the thread takes back
-the mark first and looks into the queue afterwards: whoever still saw the mark had appended before.
+is known to be on its way (``_urgent``) is appended without it, and so is an end record while the thread will look by
+itself before long (``_watching``): the end of a lone transaction comes right after its decision was forced, and to wake
+the thread for it would cost as much as the decision. None is left behind by that, for the thread takes back the mark
+first and looks into the queue afterwards: whoever still saw the mark had appended before.
 
 What can fail, and what is then certain. SQLITE_FULL comes from a write, never from the fsync after it, and SQLite rolls
 back: the commit frame did not get into the write-ahead log whole, so no recovery will find it, and the next batch
@@ -90,6 +92,7 @@ class Writer:
         self._changed = threading.Condition(threading.Lock())
         self._gathered: deque[Submission] = deque()
         self._urgent = False  # something gathered should not wait, and the thread knows
+        self._watching = False  # the thread waits no longer than an end record may
         self._stopping = False
 
         self._head = head  # before the current batch
@@ -110,7 +113,7 @@ class Writer:
             with self._changed:
                 self._urgent = True
                 self._changed.notify()
-        elif len(self._gathered) == 1:
+        elif len(self._gathered) == 1 and not self._watching:
             with self._changed:
                 self._changed.notify()  # the thread may be waiting without an end; now it has one
 
@@ -137,11 +140,15 @@ class Writer:
         with self._changed:
             while True:
                 while not self._urgent and not self._stopping:
-                    if not self._changed.wait(self._lazy_flush_s if self._gathered else None):
+                    if self._changed.wait(self._lazy_flush_s if self._gathered or self._watching else None):
+                        continue
+                    self._watching = False
+                    if self._gathered:
                         break
                 self._urgent = False
                 # What the mark stood for may have gone with the batch before, when its submitter was slow to set it.
                 if self._gathered or self._stopping:
+                    self._watching = True
                     return self._drained()
 
     def _drained(self) -> list[Submission]:

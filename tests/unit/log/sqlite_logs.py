@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.log.sqlite import SqliteLog
 from coordinator.log.store import LogBroken
+from coordinator.log.submitting import LAZY_FLUSH_S
 from handfast.catalog import HandfastFault
 from tests.conformance.decision_logs import COORDINATOR_ID
 
@@ -29,6 +30,7 @@ def sqlite_log(
     expected_coordinator_id: str | None = None,
     on_broken: Callable[[LogBroken], None] = fail_on_broken,
     before_force: Callable[[int], None] | None = None,
+    lazy_flush_s: float = LAZY_FLUSH_S,
 ) -> SqliteLog:
     """A log that is not open yet."""
     return SqliteLog(
@@ -38,6 +40,7 @@ def sqlite_log(
         unix_ms=lambda: 1,
         expected_coordinator_id=expected_coordinator_id,
         before_force=before_force,
+        lazy_flush_s=lazy_flush_s,
     )
 
 

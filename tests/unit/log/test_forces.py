@@ -3,20 +3,28 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
 from coordinator.log.sqlite import SqliteLog
 from coordinator.log.store import LogBroken, LogRefused
+from coordinator.log.writer import Writer
 from coordinator.protocol.states import Decision, Outcome
 from handfast.xid import Gtrid
 from tests.conformance.decision_logs import COORDINATOR_ID
 from tests.unit.log.sqlite_logs import opened, sqlite_log
+from tests.waiting import eventually
 
 BRANCHES = (LoggedBranch("accounts.one", "pg:1"), LoggedBranch("ledger.one", "pg:2"))
 
 
 def commit(number: int) -> DecisionRecord:
     return DecisionRecord(str(Gtrid(COORDINATOR_ID, 1, 1_700_000_000_000, number)), Decision.COMMIT, BRANCHES, 1)
+
+
+def writer_of(log: SqliteLog) -> Writer:
+    assert log._writer is not None
+    return log._writer
 
 
 async def decide(log: SqliteLog, *numbers: int) -> None:
@@ -63,3 +71,23 @@ async def test_ends_travel_with_the_next_decision_and_take_no_force_of_their_own
         counters = log.counters()
         assert counters["forces"] - forces_before == 1
         assert (counters["decisions"], counters["ends"], counters["records"]) == (11, 10, 21)
+
+
+async def test_the_end_of_a_lone_transaction_does_not_wake_the_writer(tmp_path: Path, monkeypatch: Any) -> None:
+    async with opened(sqlite_log(tmp_path / "log.db")) as log:
+        await decide(log, 0)
+        await eventually(lambda: writer_of(log)._watching)
+        woken: list[str] = []
+        monkeypatch.setattr(writer_of(log)._changed, "notify", lambda: woken.append("by the end"))
+        log.end(EndRecord(commit(0).gtrid, Outcome.COMMITTED, 2))
+        monkeypatch.undo()
+        assert woken == []
+
+
+async def test_an_end_that_comes_long_after_everything_else_is_written_all_the_same(tmp_path: Path) -> None:
+    async with opened(sqlite_log(tmp_path / "log.db", lazy_flush_s=0.01)) as log:
+        await decide(log, 0)
+        await eventually(lambda: not writer_of(log)._watching)
+        log.end(EndRecord(commit(0).gtrid, Outcome.COMMITTED, 2))
+        await eventually(lambda: log.counters()["ends"] == 1)
+        assert log.counters()["forces"] == 2
