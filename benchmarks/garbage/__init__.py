@@ -18,7 +18,7 @@ where the good client keeps the coordinator busy, that is the same harm, seen wi
 what garbage took of a core, which hardly depends on what else the machine does: the share that a caller may have is one
 of time, and a coordinator that gets a third of a core for itself gives away three times as much of that.
 
-    kinds     the mischief, by name
+    kinds     the mischief, by name; frame_kinds: that at the frame port
     client    the garbage client's process
     good      the good client's process
     burner    the process that only burns

@@ -17,7 +17,7 @@ from benchmarks.loop import run
 from benchmarks.pairs import percentile
 from benchmarks.worker.load import closed_loop
 from handfast.frames import COORDINATOR, CallFailed, CallStream
-from handfast.tls import open_channel
+from handfast.tls import frame_dialer, open_channel
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
 
@@ -32,8 +32,9 @@ REQUEST = c.ExecuteRequest(
 
 async def main(address: str, tls: str, seconds: str) -> None:
     """Measure."""
-    channel = open_channel(address, tls_of(Path(tls), "client-good"))
-    stream = CallStream(channel, COORDINATOR)
+    mine = tls_of(Path(tls), "client-good")
+    channel = open_channel(address, mine)
+    stream = CallStream(channel, COORDINATOR, dialer=frame_dialer(address, mine))
 
     async def call(number: int) -> None:
         answer = await stream.ask(REQUEST)

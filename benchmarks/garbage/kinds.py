@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from benchmarks.garbage.frame_kinds import FRAME_KINDS
 from benchmarks.garbage.lab import tls_of
 from handfast.frames import COORDINATOR
 from handfast.tls import open_channel
@@ -175,6 +176,7 @@ KINDS: Mapping[str, Kind] = {
         half_open_tcp,
         raw_bytes,
         handshakes,
+        *FRAME_KINDS,
     )
 }
 

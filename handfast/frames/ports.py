@@ -31,7 +31,12 @@ GREETING_S = 5.0
 """How long a connection may take to greet, its TLS handshake included, in seconds."""
 
 STRANGERS_MAX = 32
-"""How many connections may be open that have not greeted; the oldest is cut off for one more."""
+"""How many more connections than tickets are out may be open that have not greeted; the oldest is cut off for one
+more."""
+
+STRANGER_S = 0.02
+"""How long each that came to nothing holds up the next, in seconds. One costs a millisecond or two with TLS, of the
+thread that serves everybody."""
 
 BACKLOG = 128
 
@@ -91,6 +96,8 @@ class FramePort:
         self._offers: dict[bytes, tuple[Offer, asyncio.TimerHandle]] = {}
         self._strangers: dict[FrameConnection, tuple[asyncio.Task[None], asyncio.TimerHandle]] = {}
         self._open_on: asyncio.AbstractEventLoop | None = None
+        self._held_up_until_s = 0.0
+        self._held_up: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -123,7 +130,8 @@ class FramePort:
         self._offers[offer.ticket] = offer, loop.call_later(TICKET_S, self.withdraw, offer)
         if self._open_on is None:
             self._open_on = loop
-            loop.add_reader(self._socket, self._on_arrival)
+            if self._held_up is None:
+                loop.add_reader(self._socket, self._on_arrival)
         return offer
 
     def withdraw(self, offer: Offer) -> None:
@@ -146,6 +154,8 @@ class FramePort:
             self.withdraw(offer)
         for stranger in list(self._strangers):
             self._cut_off(stranger)
+        if self._held_up is not None:
+            self._held_up.cancel()
         self._socket.close()
 
     # -- connections -----------------------------------------------------------------------------------------------
@@ -161,9 +171,9 @@ class FramePort:
             log.warning("no frame connection could be taken: %s", problem)
             self._let_nobody_in()
             return
-        if len(self._strangers) >= STRANGERS_MAX:
+        if len(self._strangers) >= STRANGERS_MAX + len(self._offers):
             self._cut_off(next(iter(self._strangers)))
-        connection = FrameConnection(self._greeted, GREETING_BYTES, self._frame_bytes_max, self._forget)
+        connection = FrameConnection(self._greeted, GREETING_BYTES, self._frame_bytes_max, self._give_up)
         loop = asyncio.get_running_loop()
         arriving = loop.create_task(self._arrive(arrived, connection))
         self._strangers[connection] = arriving, loop.call_later(GREETING_S, self._cut_off, connection)
@@ -179,7 +189,7 @@ class FramePort:
             )
         except (OSError, asyncio.CancelledError) as problem:
             log.debug("a frame connection came to nothing: %r", problem)
-            self._forget(connection)
+            self._give_up(connection)
             arrived.close()
 
     def _greeted(self, connection: FrameConnection, greeting: bytes) -> bool:
@@ -187,23 +197,47 @@ class FramePort:
         offer, _ = self._offers.get(greeting[len(MAGIC) :], (None, None))
         if offer is None or not greeting.startswith(MAGIC):
             log.debug("a frame connection came without a ticket")
+            self._hold_up()
             return False
         self.withdraw(offer)
         connection.greet(MAGIC)
         offer.taken.set_result(connection)
         return True
 
-    def _forget(self, stranger: FrameConnection) -> None:
+    def _forget(self, stranger: FrameConnection) -> bool:
+        """No longer a stranger; False when it was none."""
         _, timer = self._strangers.pop(stranger, (None, None))
-        if timer is not None:
-            timer.cancel()
+        if timer is None:
+            return False
+        timer.cancel()
+        return True
 
     def _cut_off(self, stranger: FrameConnection) -> None:
         arriving, _ = self._strangers[stranger]
-        self._forget(stranger)
+        self._give_up(stranger)
         stranger.abort()
         # Not before it has begun, for then nobody would close the socket.
         asyncio.get_running_loop().call_soon(arriving.cancel)
+
+    def _give_up(self, stranger: FrameConnection) -> None:
+        if self._forget(stranger):
+            self._hold_up()
+
+    def _hold_up(self) -> None:
+        """One came to nothing: whoever comes next waits, and so strangers take little time, however many there are."""
+        loop = asyncio.get_running_loop()
+        self._held_up_until_s = max(self._held_up_until_s, loop.time()) + STRANGER_S
+        if self._held_up is None and not self._closed:
+            loop.remove_reader(self._socket)
+            self._held_up = loop.call_at(self._held_up_until_s, self._go_on)
+
+    def _go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._held_up = None
+        if loop.time() < self._held_up_until_s:
+            self._held_up = loop.call_at(self._held_up_until_s, self._go_on)
+        elif self._open_on is not None:
+            loop.add_reader(self._socket, self._on_arrival)
 
     def _current_context(self) -> ssl.SSLContext | None:
         if self._tls is not None and self._tls.reread() is not None:

@@ -219,12 +219,15 @@ def test_who_does_not_greet_in_time_is_cut_off(loop: Any, said: bytes, monkeypat
 
 @LOOPS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain text", "TLS"])
-def test_of_too_many_strangers_the_oldest_are_cut_off(loop: Any, secure: bool, tmp_path: Path) -> None:
+def test_of_too_many_strangers_the_oldest_are_cut_off(
+    loop: Any, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "GREETING_S", 60.0)
     held = Pki(tmp_path / "pki").coordinator()
 
     async def scenario(port: FramePort) -> None:
         offer = offered(port)
-        strangers = [await Caller.to(port) for _ in range(2 * ports.STRANGERS_MAX)]
+        strangers = [await Caller.to(port) for _ in range(2 * ports.STRANGERS_MAX + 1)]
         gone = await asyncio.gather(*(one.is_cut_off() for one in strangers[: ports.STRANGERS_MAX]))
         assert all(gone), "one who is cut off in its TLS handshake counts as well"
         context = _context(held.client()) if secure else None
@@ -235,6 +238,49 @@ def test_of_too_many_strangers_the_oldest_are_cut_off(loop: Any, secure: bool, t
             one.leave()
 
     on(loop, scenario, tls=held.server().files() if secure else None)
+
+
+@LOOPS
+def test_as_many_as_have_tickets_may_come_at_once(loop: Any) -> None:
+    async def scenario(port: FramePort) -> None:
+        offers = [offered(port) for _ in range(2 * ports.STRANGERS_MAX)]
+        callers = [await Caller.to(port) for _ in offers]
+        await eventually(lambda: port.strangers == len(callers))
+        for caller, offer in zip(callers, offers, strict=True):
+            await caller.says(MAGIC + offer.ticket)
+        assert all([await caller.is_welcome() for caller in callers])
+        for caller, offer in zip(callers, offers, strict=True):
+            (await taken(offer)).abort()
+            caller.leave()
+
+    on(loop, scenario)
+
+
+@LOOPS
+@pytest.mark.parametrize("said", [b"", bytes(100)], ids=["leaves at once", "has no ticket"])
+def test_each_stranger_holds_up_the_next_for_a_while(loop: Any, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "STRANGER_S", 3600.0)
+
+    async def scenario() -> None:
+        port = FramePort(HOST)
+        offer = offered(port)
+        welcome = [await Caller.to(port) for _ in range(3)]
+        await eventually(lambda: port.strangers == 3)
+        await welcome[0].says(said)
+        if not said:
+            welcome[0].leave()
+        await eventually(lambda: port.strangers == 2)
+        late = await (await Caller.to(port)).says(MAGIC + offer.ticket)
+        await welcome[1].says(MAGIC + offer.ticket)
+        assert await welcome[1].is_welcome(), "who is in is not held up"
+        assert port.strangers == 1
+        (await taken(offer)).abort()
+        for one in (late, *welcome):
+            one.leave()
+        port.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
 
 
 @LOOPS
@@ -251,6 +297,9 @@ def test_out_of_descriptors_is_said_and_the_next_ticket_tries_again(
         offered(port)
         stranger = await Caller.to(port)
         await eventually(lambda: "Too many open files" in caplog.text)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert caplog.text.count("Too many open files") == 1
         monkeypatch.setattr(socket.socket, "accept", accept)
         offer = offered(port)
         caller = await (await Caller.to(port)).says(MAGIC + offer.ticket)

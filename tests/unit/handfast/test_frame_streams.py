@@ -174,10 +174,7 @@ def test_every_answer_that_is_owed_arrives_at_a_graceful_end_though_more_calls_c
         owed.append((request.gtrid, reply))
 
     async def scenario() -> None:
-        async with (
-            served(hold, frame_port=FramePort(HOST)) as peer,
-            calling(peer) as calls,
-        ):
+        async with wired(hold) as (peer, _), calling(peer) as calls:
             for number in range(20):
                 gtrid = f"t{number}"
                 calls.call(c.CommitRequest(gtrid=gtrid), partial(told.__setitem__, gtrid))
@@ -266,6 +263,7 @@ def test_when_the_connection_alone_breaks_its_calls_are_lost_and_the_next_stream
             with pytest.raises(CallFailed) as lost:
                 await asking
             assert (lost.value.code, lost.value.maybe_executed) == (LOST, True)
+            assert "connection broke on which this stream's frames travelled" in lost.value.message
             await calls.ask(c.CommitRequest(gtrid="two"), timeout_s=WAIT_S)
             assert wire.carried == 2
             assert connections(peer) == 1
@@ -378,5 +376,29 @@ def test_a_frame_over_the_stream_after_the_connection_was_used_ends_it(loop: Any
             with pytest.raises(grpc.aio.AioRpcError, match="beside the frame connection"):
                 await asyncio.wait_for(stream.read(), WAIT_S)
             assert len(peer.asked) == 1
+
+    run(loop, scenario())
+
+
+@LOOPS
+@pytest.mark.parametrize("used", [False, True])
+def test_a_stream_that_is_given_up_takes_its_connection_along(loop: Any, used: bool) -> None:
+    async def scenario() -> None:
+        async with (
+            served(committed, frame_port=FramePort(HOST)) as peer,
+            grpc.aio.insecure_channel(peer.address) as channel,
+        ):
+            method: Any = channel.stream_stream(COORDINATOR.connect_path)
+            dialer = FrameDialer(peer.address)
+            stream = method(metadata=dialer.question)
+            connection = await dialer.open(stream)
+            assert connection is not None
+            if used:
+                call = c.CoordinatorCall(id=1, commit=c.CommitRequest(gtrid="t"))
+                await write(connection, c.CoordinatorConnectRequest(calls=[call]).SerializeToString())
+                assert await asyncio.wait_for(connection.read(), WAIT_S)
+            stream.cancel()
+            assert await asyncio.wait_for(connection.read(), WAIT_S) is None
+            connection.abort()
 
     run(loop, scenario())
