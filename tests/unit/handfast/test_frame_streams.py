@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -14,17 +15,21 @@ from google.protobuf.message import Message
 
 from handfast.frames import COORDINATOR, LOST, CallFailed, CallStream, FramePort, dialing
 from handfast.frames.channels import CALL_BYTES_MAX
-from handfast.frames.connection import FrameConnection
-from handfast.frames.dialing import FrameDialer
+from handfast.frames.connection import MAGIC, FrameConnection
+from handfast.frames.dialing import HEADER, FrameDialer
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
 from tests.fuzz.loudness import quiet
+from tests.unit.handfast.frame_transport import END, framed
 from tests.unit.handfast.peers import Peer, channel_to, served
 from tests.waiting import eventually
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 HOST = "127.0.0.1"
 WAIT_S = 20.0
+NO_CALLS = b"\xfa\x01\xe0\xd4\x03" + bytes(60_000)
+"""A frame with a large field that nobody knows."""
+
 Answer = Callable[[Message], None]
 
 
@@ -196,6 +201,57 @@ async def _call_on(calls: CallStream) -> None:
     while True:
         calls.call(c.CommitRequest(gtrid="later" * 1_000), lambda _: None)
         await asyncio.sleep(0)
+
+
+@LOOPS
+def test_a_slow_caller_gets_all_of_the_last_answer_though_it_sent_more_than_is_read(loop: Any) -> None:
+    """With something unread in it a socket that is closed takes back what the other end has not read yet."""
+    owed: list[Answer] = []
+
+    async def scenario() -> None:
+        async with (
+            served(lambda _, reply: owed.append(reply), frame_port=FramePort(HOST)) as peer,
+            grpc.aio.insecure_channel(peer.address) as channel,
+        ):
+            stream, reader, writer = await _by_hand(channel, peer)
+            call = c.CoordinatorCall(id=1, commit=c.CommitRequest(gtrid="t"))
+            writer.write(framed(c.CoordinatorConnectRequest(calls=[call]).SerializeToString()))
+            await eventually(lambda: bool(owed))
+            peer.stop_streams.set()
+            more = asyncio.create_task(_go_on(writer, framed(NO_CALLS)))
+            owed[0](c.CommitResponse(gtrid="t", reason="x" * 2**20))
+            said = bytearray()
+            while len(said) < 2**20 or not said.endswith(END):
+                new = await asyncio.wait_for(reader.read(1024), WAIT_S)
+                assert new, f"cut off after {len(said)} bytes"
+                said += new
+            more.cancel()
+            writer.close()
+            assert await asyncio.wait_for(stream.read(), WAIT_S) is grpc.aio.EOF
+
+    run(loop, scenario())
+
+
+async def _go_on(writer: asyncio.StreamWriter, data: bytes) -> None:
+    while True:
+        writer.write(data)
+        await writer.drain()
+
+
+async def _by_hand(channel: grpc.aio.Channel, peer: Peer) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream, and a connection beside it that takes little at once."""
+    method: Any = channel.stream_stream(COORDINATOR.connect_path)
+    stream = method(metadata=((HEADER, peer.address),))
+    offer = dict(await stream.initial_metadata())[HEADER]
+    where, _, ticket = offer.partition(" ")
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(narrow, (HOST, int(where[1:])))
+    reader, writer = await asyncio.open_connection(sock=narrow, limit=4096)
+    writer.write(MAGIC + bytes.fromhex(ticket))
+    assert await asyncio.wait_for(reader.readexactly(len(MAGIC)), WAIT_S) == MAGIC
+    return stream, reader, writer
 
 
 @LOOPS
