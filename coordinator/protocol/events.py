@@ -61,6 +61,9 @@ class DecisionStood:
     decision: Decision
 
 
+decision_stood = made_once(DecisionStood)
+
+
 @value
 class DecisionRefused:
     """The decision offered was certainly not written: the log refused it, or it was too late to offer it."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -55,11 +55,8 @@ class StreamLimits:
     share_max: float = 0.15
 
 
-_TELLING_OF_COMMIT = (c.CommitResponse, c.ExecuteResponse)
-
-
-def _is_committed(answer: Message | HandfastFault) -> TypeGuard[c.CommitResponse | c.ExecuteResponse]:
-    return isinstance(answer, _TELLING_OF_COMMIT) and answer.outcome == t.OUTCOME_COMMITTED
+_TELLING = (c.CommitResponse, c.ExecuteResponse)
+"""What tells a client that its transaction has committed."""
 
 
 class Streams:
@@ -152,7 +149,7 @@ class Streams:
             earned_s = each_s + EARNED_BRANCH_S * min(branches, EARNING_BRANCHES_MAX)
 
             def answer(message: Message | HandfastFault) -> None:
-                if not at_once and _is_committed(message):
+                if not at_once and isinstance(message, _TELLING) and message.outcome == t.OUTCOME_COMMITTED:
                     account.earn(message.gtrid, earned_s)
                 reply(message)
 

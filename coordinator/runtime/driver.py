@@ -42,7 +42,7 @@ from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.retries import Retries
-from coordinator.runtime.running import HISTORY_MAX, OnAnswer, Running, Waiter, Work
+from coordinator.runtime.running import HISTORY_MAX, NOTHING_TO_DO, OnAnswer, Running, Waiter, Work
 from coordinator.runtime.schedule import Schedule
 from coordinator.runtime.trace import ProtocolTrace
 from coordinator.runtime.transport import Transport
@@ -272,7 +272,7 @@ class Driver:
             if not running.decided_unix_ms:
                 running.decided_unix_ms = now_unix_ms
                 running.deadline_unix_ms = 0
-                running.operations = {}
+                running.operations = NOTHING_TO_DO
                 self._deadlines.cancel(machine.gtrid)
             if machine.state in FINAL_STATES:
                 self._retire(running, now_unix_ms)
@@ -328,7 +328,7 @@ class Driver:
             self.feed(running, e.DecisionRefused(f"the decision log refused the commit: {standing}"))
             return
         self._failpoints.reach("after-force")
-        self.feed(running, e.DecisionStood(standing))
+        self.feed(running, e.decision_stood(standing))
         if standing is COMMIT:
             self._release(running, held)
 
@@ -468,7 +468,7 @@ class Driver:
         running = self.transactions.get(gtrid)
         if running is None or bqual in running.in_flight:
             return
-        running.next_attempt_unix_ms.pop(bqual, None)
+        self._retries.cancel(running, bqual)
         self.counters["retries"] += 1
         self.feed(running, e.RetryDue(bqual))
 

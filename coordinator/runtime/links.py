@@ -92,7 +92,10 @@ class Links:
         self, bqual: str, request: Message, on_reply: OnReply, *, attempt: int, any_instance: bool, timeout_s: float
     ) -> None:
         """Send one request to the participant of a branch; see ``Transport.send``."""
-        link = self._to_holder(bqual)
+        if self._to_holders_as_of != self._directory.changes:
+            self._to_holders.clear()
+            self._to_holders_as_of = self._directory.changes
+        link = self._to_holders.get(bqual) or self._to_holder(bqual)
         if any_instance and (link is None or attempt > 1 or not link.up):
             link = self._to_any(bqual, attempt)
         if link is None:
@@ -144,14 +147,10 @@ class Links:
 
     def _to_holder(self, bqual: str) -> _Link | None:
         """The way to the process that holds the branch; None when it is not known."""
-        if self._to_holders_as_of != self._directory.changes:
-            self._to_holders.clear()
-            self._to_holders_as_of = self._directory.changes
-        link = self._to_holders.get(bqual)
-        if link is None:
-            participant = self._directory.find(*split_bqual(bqual))
-            if participant is not None:
-                link = self._to_holders[bqual] = self._link(self._key(participant))
+        participant = self._directory.find(*split_bqual(bqual))
+        if participant is None:
+            return None
+        link = self._to_holders[bqual] = self._link(self._key(participant))
         return link
 
     def _to_any(self, bqual: str, attempt: int) -> _Link | None:

@@ -33,12 +33,14 @@ class Retries:
     def add(self, running: Running, retry: ScheduleRetry) -> None:
         """Let a message wait."""
         delay_s = self._backoff.delay_s(retry.attempts)
-        running.next_attempt_unix_ms[retry.bqual] = self._clock.unix_ms() + int(delay_s * 1000)
+        at_unix_ms = self._clock.unix_ms() + int(delay_s * 1000)
+        running.next_attempt_unix_ms = {**running.next_attempt_unix_ms, retry.bqual: at_unix_ms}
         self._schedule.add((running.gtrid, retry.bqual), self._clock.now_s() + delay_s)
 
     def cancel(self, running: Running, bqual: str) -> None:
         """One that waits is sent for another reason, or need not be sent any more."""
-        del running.next_attempt_unix_ms[bqual]
+        waiting = running.next_attempt_unix_ms
+        running.next_attempt_unix_ms = {other: waiting[other] for other in waiting if other != bqual}
         self._schedule.cancel((running.gtrid, bqual))
 
     def cancel_all(self, running: Running) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from coordinator.log.records import LoggedTransaction
 from coordinator.protocol.effects import SendCommit
@@ -15,6 +16,11 @@ from handfast.v1.types_pb2 import Operation
 
 HISTORY_MAX = 200
 """Entries kept of one transaction's history; past it the middle is dropped, for the beginning and the end tell most."""
+
+
+# What few transactions have for long, or ever, is replaced rather than changed; so they share the empty ones.
+NOTHING_TO_DO: Mapping[str, Sequence[Operation]] = MappingProxyType({})
+NO_ATTEMPTS: Mapping[str, int] = MappingProxyType({})
 
 
 @value
@@ -40,7 +46,7 @@ class Work:
         places: for each operation of the request, in order: its branch and its index there.
     """
 
-    operations: dict[str, list[Operation]]
+    operations: Mapping[str, Sequence[Operation]]
     places: tuple[tuple[str, int], ...]
 
 
@@ -110,14 +116,14 @@ class Running:
         self.decided_unix_ms = decided_unix_ms
         self.ended_unix_ms = ended_unix_ms
         self.one_shot = False
-        self.operations: dict[str, list[Operation]] = {}
+        self.operations = NOTHING_TO_DO
         self.result_places: tuple[tuple[str, int], ...] = ()
         self.results: dict[str, Sequence[bytes]] = {}
         self.waiters: list[Waiter] = []
         self.history: list[tuple[int, Event]] = []
         self.held: tuple[SendCommit, ...] = ()
         self.in_flight: set[str] = set()
-        self.next_attempt_unix_ms: dict[str, int] = {}
+        self.next_attempt_unix_ms = NO_ATTEMPTS
         self.apply_wait_over = False
         self.one_phase_maybe_done = False
         self.broken = ""

@@ -89,7 +89,7 @@ def test_branches_that_said_no_failed_ended_heuristically_or_are_pending_are_tol
 def test_a_branch_is_told_of_with_all_that_is_known() -> None:
     branch = Branch("accounts.a7", BranchState.IN_DOUBT, Vote.YES, "xid 7", attempts=3, last_error="no route")
     running = running_with(branch)
-    running.next_attempt_unix_ms["accounts.a7"] = 1234
+    running.next_attempt_unix_ms = {"accounts.a7": 1234}
     assert codec.branch_message(branch, running) == t.Branch(
         bqual="accounts.a7",
         resource="accounts",
