@@ -11,7 +11,9 @@ Everything else stays with the stream: who calls, what they may, how long it las
 On the wire, after the greeting (``Greeting``, whose only content is the ticket): frames in both directions, each its
 length in four bytes, most significant first, and then the frame as the .proto describes it. A length of zero is no
 frame: it says that no more will come. Whoever is told closes the connection, and until then nothing is lost: a socket
-that is closed while something unread comes in takes back what the other end has not read (``finish``).
+that is closed while something unread comes in takes back what the other end has not read (``finish``). The largest
+length is none either: the dialing side asks by it whether the other is still there, and gets the same back. Whoever is
+asked and reads nothing now, because what came waits to be taken, says it now and then unasked.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ would hold up everybody else for all that waits."""
 _LENGTH = Struct(">I")
 
 _END = _LENGTH.pack(0)
+
+_PING_LENGTH = 2**32 - 1
+_PING = _LENGTH.pack(_PING_LENGTH)
 
 
 class FrameTooLarge(Exception):
@@ -93,6 +98,11 @@ class FrameConnection(asyncio.Protocol):
         self.used = False
         """Whether any frame has come."""
         self._written = False
+        self._loop = asyncio.get_running_loop()
+        self._asks: asyncio.TimerHandle | None = None
+        self._says: asyncio.TimerHandle | None = None
+        self._heard_s = self._loop.time()
+        self._asked = False
 
     @property
     def failed(self) -> bool:
@@ -112,6 +122,7 @@ class FrameConnection(asyncio.Protocol):
         """See asyncio.Protocol."""
         if self._deaf:
             return
+        self._heard_s = self._loop.time()
         data: bytes | bytearray = new
         if self._part:
             self._part += new
@@ -130,8 +141,13 @@ class FrameConnection(asyncio.Protocol):
 
     def _split(self, data: bytes | bytearray) -> None:
         position, end = 0, len(data)
+        pinged = False
         while end - position >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(data, position)
+            if length == _PING_LENGTH:
+                pinged = True
+                position += _LENGTH.size
+                continue
             if length > self._frame_bytes_max:
                 self._too_large = length
                 position = end
@@ -153,6 +169,8 @@ class FrameConnection(asyncio.Protocol):
             del self._part[:position]
         elif position < end:
             self._part = bytearray(data[position:])
+        if pinged and self._asks is None:
+            self._say_alive()
         if self._frames:
             self.used = True
             if self._on_frame is not None:
@@ -162,6 +180,7 @@ class FrameConnection(asyncio.Protocol):
             if self._waiting_bytes > WAITING_BYTES_MAX and not self._reading_paused and self._transport is not None:
                 self._reading_paused = True
                 self._transport.pause_reading()
+                self._says = self._loop.call_later(KEEPALIVE_TIME_MS / 2000, self._say_alive_in_pause)
 
     def eof_received(self) -> bool:
         """See asyncio.Protocol. A peer that writes no more is one that has gone."""
@@ -170,6 +189,9 @@ class FrameConnection(asyncio.Protocol):
     def connection_lost(self, problem: Exception | None) -> None:
         """See asyncio.Protocol."""
         self.ended = True
+        for timer in (self._asks, self._says):
+            if timer is not None:
+                timer.cancel()
         self.end_reading()
         self.resume_writing()
         if self._over is not None and not self._over.done():
@@ -224,6 +246,8 @@ class FrameConnection(asyncio.Protocol):
 
     def _resume_reading(self) -> None:
         self._reading_paused = False
+        if self._says is not None:
+            self._says.cancel()
         if self._transport is not None and not self.ended:
             self._transport.resume_reading()
 
@@ -268,6 +292,39 @@ class FrameConnection(asyncio.Protocol):
         """Send what comes before the first frame."""
         if self._transport is not None:
             self._transport.write(greeting)
+
+    def keep_asking(self) -> None:
+        """Ask the other end, whenever nothing has come from it for a while, whether it is there, and end the connection
+        when it does not answer; for the dialing side alone.
+
+        The stream beside the connection can't show that: its pings travel another way, on which all may be well.
+        """
+        self._asks = self._loop.call_later(KEEPALIVE_TIME_MS / 1000, self._ask)
+
+    def _say_alive(self) -> None:
+        if self._transport is not None and not self.ended and not self._aborted:
+            self._transport.write(_PING)
+
+    def _say_alive_in_pause(self) -> None:
+        if self._asks is None:
+            self._say_alive()
+        self._says = self._loop.call_later(KEEPALIVE_TIME_MS / 2000, self._say_alive_in_pause)
+
+    def _ask(self) -> None:
+        now_s = self._loop.time()
+        if self._reading_paused:
+            self._heard_s = now_s  # what came waits to be taken, so that nothing can be heard
+        due_s = self._heard_s + KEEPALIVE_TIME_MS / 1000
+        if now_s < due_s:
+            self._asked = False
+        elif self._asked:
+            self.abort()
+            return
+        elif self._transport is not None:
+            self._asked = True
+            self._transport.write(_PING)
+            due_s = now_s + KEEPALIVE_TIMEOUT_MS / 1000
+        self._asks = self._loop.call_at(due_s, self._ask)
 
     async def finish(self, within_s: float) -> None:
         """Say that no more will come, and return when the peer has taken all there was, and ended the connection.

@@ -31,7 +31,7 @@ PORT_MAX = 65_535
 AGAIN_S = 60.0
 """How long after a failure no other attempt is made, in seconds: one that is swallowed costs ``DIAL_S``."""
 
-AGAIN_UNANSWERED_S = 600.0
+AGAIN_UNANSWERED_S = 120.0
 """The same after no answer: most likely the server knows of no frame ports, but it may only have been busy."""
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class FrameDialer:
                 connection.greet(MAGIC + ticket)
                 if await greeted:
                     self._told = ""
+                    connection.keep_asking()
                     return connection
             problem = "it was refused"
         except (OSError, ValueError) as failure:  # TimeoutError is an OSError, and ssl.SSLError

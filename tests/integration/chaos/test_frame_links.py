@@ -16,6 +16,8 @@ FRAMED = (("client", "coordinator"), ("coordinator", "ledger"), ("ledger", "coor
 """A link of each kind on which frames travel."""
 LATE_S = 0.7
 """Far longer than a payment takes by itself."""
+AGAIN_S_MAX = 45.0
+"""How long after frames began to get lost a payment must succeed again: the time in which gRPC finds out, and some."""
 
 
 async def nothing(lab: Lab) -> None:
@@ -80,3 +82,17 @@ async def test_a_link_that_is_cut_takes_neither_calls_nor_frames_until_it_is_hea
         refused = await lab.pay(kind="pay at once", timeout_s=1)
     assert (cut, [lets_in(proxy) for proxy in wire]) == ([False, False], [True, True])
     assert refused.status is Status.FAIL
+
+
+@pytest.mark.parametrize("link", FRAMED, ids=" → ".join)
+async def test_when_frames_alone_are_lost_transactions_end_and_others_soon_commit(
+    lab: Lab, link: tuple[str, str]
+) -> None:
+    frames(lab, *link).add_toxic(type="timeout", stream="upstream", attributes={"timeout": 0})
+    frames(lab, *link).add_toxic(type="timeout", stream="downstream", attributes={"timeout": 0})
+    lost_s = lab.events.now_s()
+    call = await lab.pay(timeout_s=3)
+    while call.status is not Status.OK and lab.events.now_s() < lost_s + AGAIN_S_MAX:
+        call = await lab.pay(timeout_s=3)
+    assert call.status is Status.OK, [f"{one.status.value} {one.error}" for one in lab.history.calls]
+    await lab.blocking(lab.bank.wait_nothing_prepared)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handfast.frames import connection as frame_connection
 from handfast.frames.connection import KEPT_BYTES, TURN_BYTES, WAITING_BYTES_MAX, FrameConnection, FrameTooLarge
 from tests.fuzz.profile import bounded
 from tests.unit.handfast.frame_transport import END, FakeTransport, announced, framed, greeted
@@ -258,3 +259,75 @@ async def test_another_end_is_no_failure(then: str) -> None:
         connection.abort()
     connection.connection_lost(None)
     assert not connection.failed
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have connections ask after milliseconds."""
+    monkeypatch.setattr(frame_connection, "KEEPALIVE_TIME_MS", 20)
+    monkeypatch.setattr(frame_connection, "KEEPALIVE_TIMEOUT_MS", 20)
+
+
+PING = announced(2**32 - 1)
+
+
+async def test_whoever_is_asked_whether_it_is_there_says_so_between_two_frames() -> None:
+    connection, transport = greeted()
+    connection.data_received(framed(b"one") + PING + framed(b"two"))
+    assert bytes(transport.written) == PING
+    connection.end_reading()
+    assert await all_of(connection) == [b"one", b"two"]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_caller_asks_when_it_has_heard_nothing_and_gives_up_whoever_does_not_answer() -> None:
+    connection, transport = greeted()
+    connection.keep_asking()
+    await eventually(lambda: bytes(transport.written) == PING)
+    assert not transport.aborted
+    await eventually(lambda: transport.aborted)
+    assert bytes(transport.written) == PING
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_caller_that_is_answered_goes_on_and_does_not_answer_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, transport = greeted()
+    asked = 0
+
+    def write(data: bytes) -> None:
+        nonlocal asked
+        asked += 1
+        asyncio.get_running_loop().call_soon(connection.data_received, data)
+
+    monkeypatch.setattr(transport, "write", write)
+    connection.keep_asking()
+    await eventually(lambda: asked == 3)
+    assert not transport.aborted
+    connection.connection_lost(None)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_whoever_reads_nothing_for_now_says_now_and_then_that_it_is_there() -> None:
+    connection, transport = greeted(frame_bytes_max=2**20)
+    connection.data_received(framed(bytes(WAITING_BYTES_MAX)))
+    await eventually(lambda: bytes(transport.written) == 2 * PING)
+    await connection.read()
+    said = len(transport.written)
+    connection.connection_lost(None)
+    assert len(transport.written) == said
+    assert connection._says is not None
+    assert connection._says.cancelled()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_caller_that_does_not_take_what_came_gives_nobody_up() -> None:
+    connection, transport = greeted(frame_bytes_max=2**20)
+    connection.keep_asking()
+    connection.data_received(framed(bytes(WAITING_BYTES_MAX)))
+    heard_s = connection._heard_s
+    await eventually(lambda: connection._heard_s > heard_s)  # it would have asked
+    assert bytes(transport.written) == b""
+    assert not transport.aborted
+    connection.connection_lost(None)
