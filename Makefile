@@ -73,7 +73,7 @@ simulate: $(STAMP) ## Run 1,000 schedules of faults, find every planted bug, sea
 
 # Atheris has wheels for some Pythons only, so it is no dependency: it goes beside .venv, not into it.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := frames names config log
+FUZZ_TARGETS := frames frame_port names config log
 ATHERIS := .tools/atheris
 
 $(ATHERIS): tests/fuzz/requirements.txt | $(STAMP)

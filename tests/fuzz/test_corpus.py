@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import config_checks, frame_checks, log_checks, name_checks
+from tests.fuzz import config_checks, frame_checks, frame_port_checks, log_checks, name_checks
 from tests.fuzz.guided import CORPUS
 
 CHECKS: dict[str, Callable[[bytes], None]] = {
     "config": config_checks.check,
+    "frame_port": frame_port_checks.check,
     "frames": frame_checks.check,
     "log": log_checks.check,
     "names": name_checks.check,

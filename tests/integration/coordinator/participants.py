@@ -7,7 +7,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
-from handfast.frames import PARTICIPANT, Reply, answer_unary, serve_frames, server_options
+from handfast.frames import PARTICIPANT, FramePort, Reply, answer_unary, careful, carried, serve_frames, server_options
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
 from handfast.v1 import types_pb2 as t
@@ -36,6 +36,7 @@ class Scripted:
         self.findings: list[p.Finding] = []
         self.clock_unix_ms = 0
         self.port = 0
+        self.frame_port: FramePort | None = None
         self.server: grpc.aio.Server
 
     @property
@@ -51,13 +52,16 @@ class Scripted:
     async def start(self) -> None:
         """Listen; after `stop` on the same port as before."""
         self.server = grpc.aio.server(options=server_options())
-        participant_pb2_grpc.add_ParticipantServicer_to_server(self.servicer(), self.server)
+        participant_pb2_grpc.add_ParticipantServicer_to_server(self.servicer(), careful(self.server))
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.frame_port = FramePort("127.0.0.1")
         await self.server.start()
 
     async def stop(self) -> None:
         """Break every connection."""
         await self.server.stop(None)
+        if self.frame_port is not None:
+            self.frame_port.close()
 
     def servicer(self) -> participant_pb2_grpc.ParticipantServicer:
         """The servicer that is served."""
@@ -131,7 +135,8 @@ class _Framed(participant_pb2_grpc.ParticipantServicer):
             return await answer_unary(scripted.dispatch, request, context)
 
         async def connect(frames: AsyncIterator[Any], context: Context) -> None:
-            await serve_frames(PARTICIPANT, frames, context, scripted.dispatch)
+            async with carried(scripted.frame_port, frames, context) as (calls, replies):
+                await serve_frames(PARTICIPANT, calls, replies, scripted.dispatch)
 
         for method in PARTICIPANT.methods.values():
             setattr(self, method.name, unary)

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc.aio
 
-from handfast.frames import server_options
+from handfast.frames import FramePort, careful, server_options
 from handfast.tls import TlsConfig, open_channel
 from handfast.v1 import admin_pb2_grpc, participant_pb2_grpc
 from tests.certificates import Certified, Pki
@@ -30,8 +30,9 @@ class Secured(Scripted):
     async def start(self) -> None:
         """Listen; after `stop` on the same port as before."""
         self.server = grpc.aio.server(options=server_options())
-        participant_pb2_grpc.add_ParticipantServicer_to_server(self.servicer(), self.server)
+        participant_pb2_grpc.add_ParticipantServicer_to_server(self.servicer(), careful(self.server))
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self.held.server().credentials())
+        self.frame_port = FramePort("127.0.0.1", tls=self.held.server().files())
         await self.server.start()
 
 
