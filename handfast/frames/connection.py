@@ -122,7 +122,7 @@ class FrameConnection(asyncio.Protocol):
         """See asyncio.Protocol."""
         if self._deaf:
             return
-        self._heard_s = self._loop.time()
+        self._heard_s, self._asked = self._loop.time(), False
         data: bytes | bytearray = new
         if self._part:
             self._part += new
@@ -313,14 +313,12 @@ class FrameConnection(asyncio.Protocol):
     def _ask(self) -> None:
         now_s = self._loop.time()
         if self._reading_paused:
-            self._heard_s = now_s  # what came waits to be taken, so that nothing can be heard
+            self._heard_s, self._asked = now_s, False  # what came waits to be taken, so that nothing can be heard
         due_s = self._heard_s + KEEPALIVE_TIME_MS / 1000
-        if now_s < due_s:
-            self._asked = False
-        elif self._asked:
+        if self._asked:
             self.abort()
             return
-        elif self._transport is not None:
+        if now_s >= due_s and self._transport is not None:
             self._asked = True
             self._transport.write(_PING)
             due_s = now_s + KEEPALIVE_TIMEOUT_MS / 1000
