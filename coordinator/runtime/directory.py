@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from coordinator.log.records import ParticipantRecord
 from handfast.catalog import HandfastFault
+from handfast.xid import make_bqual
 
 STATIC_INSTANCE = "static"
 """The instance name of a participant that the configuration names instead of registering."""
@@ -32,6 +33,7 @@ class Directory:
     def __init__(self, participants: Iterable[ParticipantRecord] = ()) -> None:
         self._by_resource: dict[str, dict[str, ParticipantRecord]] = {}
         self._turns: dict[str, int] = {}
+        self._only_branches: dict[str, str] = {}  # the branch of each resource that one process serves, as it is met
         self.changes = 0
         for participant in participants:
             self.add(participant)
@@ -50,6 +52,7 @@ class Directory:
     def add(self, participant: ParticipantRecord) -> list[ParticipantRecord]:
         """Add a participant; return those that it replaces (the same resource at the same address: a dead process)."""
         self.changes += 1
+        self._only_branches.pop(participant.resource, None)
         instances = self._by_resource.setdefault(participant.resource, {})
         gone = [
             known
@@ -76,6 +79,19 @@ class Directory:
             key=lambda known: (known.instance != first, -known.registered_unix_ms),
         )
         return instances
+
+    def new_branch(self, resource: str, is_up: IsUp = anybody) -> str:
+        """Name a branch for new work, which goes to the process that ``pick`` chooses.
+
+        Raises:
+            HandfastFault: RESOURCE_UNKNOWN.
+        """
+        bqual = self._only_branches.get(resource)
+        if bqual is None:
+            bqual = make_bqual(resource, self.pick(resource, is_up).instance)
+            if len(self._by_resource[resource]) == 1:
+                self._only_branches[resource] = bqual
+        return bqual
 
     def pick(self, resource: str, is_up: IsUp = anybody) -> ParticipantRecord:
         """Choose a process for new work, in turn among those that are up; among all when none is.

@@ -232,7 +232,7 @@ class Requests:
 
     def _new_branch(self, resource: str) -> str:
         try:
-            return make_bqual(resource, self.directory.pick(resource, self._is_up).instance)
+            return self.directory.new_branch(resource, self._is_up)
         except HandfastFault:
             self._bqual(resource, "any")  # a name that is none is the better reason why nobody serves it
             raise

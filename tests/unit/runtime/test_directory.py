@@ -50,3 +50,14 @@ def test_new_work_goes_to_processes_that_are_up_and_to_any_when_none_is() -> Non
     up = {"i1", "i2"}
     assert {directory.pick("accounts", lambda one: one.instance in up).instance for _ in range(6)} == up
     assert {directory.pick("accounts", lambda one: False).instance for _ in range(6)} == {"i0", "i1", "i2"}
+
+
+def test_a_new_branch_is_named_after_whoever_serves_its_resource_by_now() -> None:
+    directory = Directory([participant("accounts.i0", "host:1")])
+    assert [directory.new_branch("accounts") for _ in range(2)] == ["accounts.i0", "accounts.i0"]
+    directory.add(participant("accounts.i1", "host:2"))
+    assert {directory.new_branch("accounts") for _ in range(4)} == {"accounts.i0", "accounts.i1"}
+    restarted = Directory([participant("accounts.i0", "host:1")])
+    assert restarted.new_branch("accounts") == "accounts.i0"
+    restarted.add(participant("accounts.i2", "host:1"))
+    assert restarted.new_branch("accounts") == "accounts.i2"
