@@ -84,10 +84,8 @@ async def test_a_link_that_is_cut_takes_neither_calls_nor_frames_until_it_is_hea
     assert refused.status is Status.FAIL
 
 
-@pytest.mark.parametrize("link", FRAMED, ids=" → ".join)
-async def test_when_frames_alone_are_lost_transactions_end_and_others_soon_commit(
-    lab: Lab, link: tuple[str, str]
-) -> None:
+async def test_when_frames_alone_are_lost_transactions_end_and_others_soon_commit(lab: Lab) -> None:
+    link = FRAMED[0]  # it takes half a minute, and is the same for all
     frames(lab, *link).add_toxic(type="timeout", stream="upstream", attributes={"timeout": 0})
     frames(lab, *link).add_toxic(type="timeout", stream="downstream", attributes={"timeout": 0})
     lost_s = lab.events.now_s()
