@@ -1,0 +1,43 @@
+"""Connections beside streams, as tests look at them from outside."""
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+import psutil
+
+from handfast.frames import COORDINATOR, FramePort
+from handfast.frames.connection import FrameConnection
+from handfast.frames.dialing import HEADER, FrameDialer
+
+
+def callers(port: FramePort | None) -> set[int]:
+    """The ports from which frame connections come that stand at this port."""
+    assert port is not None
+    found = psutil.Process().net_connections("tcp")
+    return {one.raddr.port for one in found if one.laddr.port == port.port and one.status == psutil.CONN_ESTABLISHED}
+
+
+def connections(port: FramePort | None) -> int:
+    """How many there are."""
+    return len(callers(port))
+
+
+def raw_stream(channel: grpc.aio.Channel, path: str, address: str, *metadata: tuple[str, str]) -> Any:
+    """A stream of bytes that asks for a frame port."""
+    method: Any = channel.stream_stream(path)
+    return method(metadata=((HEADER, address), *metadata))
+
+
+async def offer_of(stream: Any) -> str:
+    """What it was offered."""
+    return str(dict(await asyncio.wait_for(stream.initial_metadata(), 10)).get(HEADER, "no answer"))
+
+
+async def raw_connection(channel: grpc.aio.Channel, address: str) -> tuple[Any, FrameConnection]:
+    """A coordinator's stream, and a connection beside it."""
+    dialer = FrameDialer(address)
+    stream = raw_stream(channel, COORDINATOR.connect_path, address)
+    connection = await dialer.open(stream)
+    assert connection is not None
+    return stream, connection
