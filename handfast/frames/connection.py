@@ -282,7 +282,7 @@ class FrameConnection(asyncio.Protocol):
 
     def write(self, frame: bytes) -> Awaitable[None] | None:
         """Send a frame; gives what to await before the next. On a connection that has ended it goes nowhere."""
-        if self._transport is None or self.ended:
+        if self._transport is None or self.ended or self._transport.is_closing():
             return None
         self._written = True
         self._transport.write(_LENGTH.pack(len(frame)) + frame)

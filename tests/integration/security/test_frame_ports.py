@@ -1,4 +1,4 @@
-"""Frames beside gRPC are as safe as over it: by the same certificates, names and tokens, in plain text only beside it."""
+"""Frames beside gRPC are as safe as over it: the same certificates, names and tokens, and no plain text beside TLS."""
 
 import asyncio
 import contextlib

@@ -40,6 +40,10 @@ class FakeTransport(asyncio.Transport):
         """See asyncio.Transport."""
         return self._reading
 
+    def is_closing(self) -> bool:
+        """See asyncio.Transport."""
+        return self.closed or self.aborted
+
     def close(self) -> None:
         """See asyncio.Transport."""
         self.closed = True

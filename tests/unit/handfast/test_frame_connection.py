@@ -210,6 +210,14 @@ async def test_whoever_reads_lets_others_have_their_turn() -> None:
     assert turns >= 2_000 * (1 + KEPT_BYTES) // TURN_BYTES - 2
 
 
+async def test_on_a_connection_that_is_being_ended_nothing_is_written() -> None:
+    """The transport would say so in the log."""
+    connection, transport = greeted()
+    connection.abort()
+    await written(connection, b"one")
+    assert bytes(transport.written) == b""
+
+
 # -- its end -------------------------------------------------------------------------------------------------------
 
 
