@@ -101,7 +101,7 @@ class Driver:
         self._answers = Answers(clock, options, self.transactions)
         backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
         self._retries = Retries(clock, backoff, self._on_retry_due)
-        # Any: each takes its own kind of message, which is the key it stands under.
+        # Any: each takes messages of its own kind, which is the key it stands under.
         self._senders: dict[type, Callable[[Running, Any], None]] = {
             SendPrepare: self._send_prepares,
             SendCommitOnePhase: self._send_one_phase,
@@ -245,7 +245,7 @@ class Driver:
 
     def _carry_out(self, running: Running, effects: Effects, now_unix_ms: int) -> None:
         if effects.send:
-            # All of one step go the same way: the votes are asked for, or a decision is told.
+            # All of one step go the same way: votes are asked for, or a decision is told (``invariants``).
             self._senders[type(effects.send[0])](running, effects.send)
         if effects.force is not None:
             running.held = effects.send_after_force
