@@ -191,12 +191,18 @@ class Participant(Generic[ConnectionT]):
         """Open the resource, register, and begin to recover branches in doubt; none of which must succeed at once.
 
         Raises:
-            HandfastFault: SETTING_INVALID, the DSN can't be read.
+            HandfastFault: SETTING_INVALID, the DSN can't be read, or the frame port can't be had; nothing is left open.
         """
         await self._manager.open(self.bqual)
+        try:
+            for servicer in self._servicers:
+                servicer.attach(self._host())
+        except HandfastFault:
+            for servicer in self._servicers:
+                servicer.detach(self.resource)
+            await self._manager.close()
+            raise
         self._open = True
-        for servicer in self._servicers:
-            servicer.attach(self._host())
         self._recovery.open()
         await self._link.open()
         return self

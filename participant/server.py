@@ -104,10 +104,10 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
 
     def attach(self, host: Host) -> None:
         """Serve a resource from now on."""
-        self._hosts[host.resource] = host
-        self._stop.clear()
         if self._frame_port is None:
             self._frame_port = host.open_frame_port()
+        self._hosts[host.resource] = host
+        self._stop.clear()
 
     def detach(self, resource: str) -> None:
         """Serve it no more; without any resource left the batched streams end, so that the server can stop."""

@@ -11,14 +11,15 @@ from handfast.frames.connection import FrameConnection
 from handfast.frames.dialing import HEADER, FrameDialer
 
 
-def callers(port: FramePort | None) -> set[int]:
+def callers(port: FramePort | int | None) -> set[int]:
     """The ports from which frame connections come that stand at this port."""
     assert port is not None
+    number = port if isinstance(port, int) else port.port
     found = psutil.Process().net_connections("tcp")
-    return {one.raddr.port for one in found if one.laddr.port == port.port and one.status == psutil.CONN_ESTABLISHED}
+    return {one.raddr.port for one in found if one.laddr.port == number and one.status == psutil.CONN_ESTABLISHED}
 
 
-def connections(port: FramePort | None) -> int:
+def connections(port: FramePort | int | None) -> int:
     """How many there are."""
     return len(callers(port))
 
