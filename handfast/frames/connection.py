@@ -19,6 +19,7 @@ asked and reads nothing now, because what came waits to be taken, says it now an
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -103,6 +104,7 @@ class FrameConnection(asyncio.Protocol):
         self._says: asyncio.TimerHandle | None = None
         self._heard_s = self._loop.time()
         self._asked = False
+        self._pinged_s = -math.inf
 
     @property
     def failed(self) -> bool:
@@ -144,7 +146,7 @@ class FrameConnection(asyncio.Protocol):
         pinged = False
         while end - position >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(data, position)
-            if length == _PING_LENGTH:
+            if length == _PING_LENGTH and self._may_ping():
                 pinged = True
                 position += _LENGTH.size
                 continue
@@ -301,8 +303,19 @@ class FrameConnection(asyncio.Protocol):
         """
         self._asks = self._loop.call_later(KEEPALIVE_TIME_MS / 1000, self._ask)
 
+    def _may_ping(self) -> bool:
+        """Whether to take it for a question. One comes after a long silence; whoever asks without end asks nothing, and
+        would take time and memory that nobody charges for."""
+        if self._asks is not None:
+            return True  # an answer
+        now_s = self._loop.time()
+        often = now_s - self._pinged_s < KEEPALIVE_TIMEOUT_MS / 1000
+        self._pinged_s = now_s
+        return not often
+
     def _say_alive(self) -> None:
-        if self._transport is not None and not self.ended and not self._aborted:
+        # Somebody who does not read what was written before will not read this.
+        if self._transport is not None and self._writable is None and not self.ended and not self._aborted:
             self._transport.write(_PING)
 
     def _say_alive_in_pause(self) -> None:

@@ -5,11 +5,11 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.frame_port_checks import FRAME_BYTES_MAX, GREETING, check_connection, check_offer
+from tests.fuzz.frame_port_checks import FRAME_BYTES_MAX, GREETING, PING, check_connection, check_offer
 from tests.fuzz.profile import bounded
 
 LENGTHS = st.one_of(
-    st.integers(0, 2**32 - 1), st.sampled_from([0, 1, FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1])
+    st.integers(0, 2**32 - 1), st.sampled_from([0, 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, PING, PING - 1])
 )
 PARTS = st.one_of(
     st.binary(max_size=FRAME_BYTES_MAX).map(lambda frame: len(frame).to_bytes(4, "big") + frame),

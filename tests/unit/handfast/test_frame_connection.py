@@ -287,6 +287,26 @@ async def test_whoever_is_asked_whether_it_is_there_says_so_between_two_frames()
     assert await all_of(connection) == [b"one", b"two"]
 
 
+async def test_whoever_asks_without_end_is_cut_off() -> None:
+    connection, transport = greeted()
+    connection.data_received(PING)
+    assert bytes(transport.written) == PING
+    connection.data_received(framed(b"one") + PING)
+    assert transport.aborted
+    assert bytes(transport.written) == PING
+    connection.connection_lost(None)
+    assert await connection.read() == b"one"
+    with pytest.raises(FrameTooLarge):
+        await connection.read()
+
+
+async def test_whoever_asks_and_does_not_read_is_not_answered() -> None:
+    connection, transport = greeted()
+    connection.pause_writing()
+    connection.data_received(PING)
+    assert bytes(transport.written) == b""
+
+
 @pytest.mark.usefixtures("hasty")
 async def test_a_caller_asks_when_it_has_heard_nothing_and_gives_up_whoever_does_not_answer() -> None:
     connection, transport = greeted()
