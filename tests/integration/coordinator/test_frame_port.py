@@ -63,6 +63,16 @@ async def test_it_is_where_the_setting_says() -> None:
         assert edge.server.frame_port.port == port
 
 
+@pytest.mark.parametrize(
+    ("address", "dialed"),
+    [("[::1]:0", "[::1]"), ("[::]:0", HOST), ("[::]:0", "[::1]"), ("0.0.0.0:0", "[::1]"), ("localhost:0", "localhost")],
+)
+async def test_left_to_chance_it_is_found_wherever_grpc_is(address: str, dialed: str) -> None:
+    async with serving(address=address, insecure=True) as edge:
+        async with handfast.connect(f"{dialed}:{edge.server.address.rpartition(':')[2]}") as tm, tm.transaction():
+            assert connections(edge.server.frame_port) == 1
+
+
 async def test_one_that_was_asked_for_and_is_taken_ends_the_start() -> None:
     async with serving() as edge:
         assert edge.server.frame_port is not None
