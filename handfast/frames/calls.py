@@ -271,7 +271,7 @@ class CallStream:
         self._answered = self._nonsense = False  # of this stream
         try:
             await self._reach()
-            way = await self._way(self._connect())
+            way = await self._chosen_way(self._connect())
             self._open = True
             sender = self._sender = self._sender_on(way)
             sender.wake()
@@ -312,7 +312,7 @@ class CallStream:
         except grpc.aio.UsageError as problem:
             raise _NoWay("its channel is closed") from problem
 
-    async def _way(self, stream: grpc.aio.StreamStreamCall[Any, Any]) -> OverGrpc | Beside:
+    async def _chosen_way(self, stream: grpc.aio.StreamStreamCall[Any, Any]) -> OverGrpc | Beside:
         """Where this stream's frames go: over a connection beside it where there can be one, else over itself."""
         if self._dialer is None:
             return OverGrpc(stream)

@@ -54,6 +54,13 @@ def replies(count: int) -> c.CoordinatorConnectResponse:
     return c.CoordinatorConnectResponse(replies=[c.CoordinatorReply(id=number) for number in range(count)])
 
 
+async def written(flowing: Flow, count: int) -> None:
+    """Write so many replies, and return when the next may be written."""
+    pending = flowing.write(replies(count))
+    if pending is not None:
+        await pending
+
+
 async def read_all(flowing: Flow, read: list[int]) -> None:
     async for piece in flowing.calls():
         read += [len(piece.calls)]
@@ -69,7 +76,7 @@ async def test_a_stream_whose_answers_are_not_taken_is_read_no_further() -> None
     wire.open.clear()
     flowing, read = flow(wire, calls_max=1_000), list[int]()
     reader = asyncio.create_task(read_all(flowing, read))
-    writer = asyncio.create_task(flowing.write(replies(100)))
+    writer = asyncio.create_task(written(flowing, 100))
     await turns(200)
     assert sum(read) == 1_000
     assert wire.asked == 10
@@ -87,9 +94,23 @@ async def test_a_stream_with_too_many_bytes_unanswered_is_read_no_further() -> N
     reader = asyncio.create_task(read_all(flowing, read))
     await turns(200)
     assert len(read) == 4
-    await flowing.write(replies(1))
+    await written(flowing, 1)
     await turns()
     assert len(read) == 5
+    reader.cancel()
+
+
+async def test_answers_that_go_at_once_make_room_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(100)
+    monkeypatch.setattr(wire, "write", lambda frame: None)  # as a frame connection does that takes all it is given
+    flowing, read = flow(wire, calls_max=1_000), list[int]()
+    reader = asyncio.create_task(read_all(flowing, read))
+    await turns(200)
+    assert sum(read) == 1_000
+    assert flowing.write(replies(100)) is None
+    assert flowing.waiting == 900
+    await turns()
+    assert sum(read) == 1_100
     reader.cancel()
 
 
@@ -100,7 +121,7 @@ async def test_one_call_may_be_larger_than_all_that_may_wait() -> None:
     await turns()
     assert read == [1]
     for done in (2, 3):
-        await flowing.write(replies(1))
+        await written(flowing, 1)
         await turns()
         assert len(read) == done
     reader.cancel()
