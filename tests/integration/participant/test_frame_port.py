@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
@@ -45,6 +47,17 @@ def stock(resource: MemoryResource | None = None, **options: Any) -> Participant
     )
 
 
+@asynccontextmanager
+async def added(one: Participant[Any]) -> AsyncIterator[str]:
+    """A server that serves it, as soon as it is entered; gives its address."""
+    server = grpc.aio.server()
+    one.add_to_server(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
 async def test_the_coordinator_s_frames_come_in_beside_grpc_until_it_is_left() -> None:
     port = free_port()
     one = stock(frame_address=f"127.0.0.1:{port}")
@@ -63,16 +76,12 @@ async def test_the_coordinator_s_frames_come_in_beside_grpc_until_it_is_left() -
 async def test_one_that_is_entered_again_has_its_port_again() -> None:
     port = free_port()
     one = stock(frame_address=f"127.0.0.1:{port}")
-    server = grpc.aio.server()
-    one.add_to_server(server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    for _ in range(2):
-        async with one, grpc.aio.insecure_channel(address) as channel:
-            stream = raw_stream(channel, PARTICIPANT.connect_path, address)
-            assert (await offer_of(stream)).startswith(f":{port} ")
-            stream.cancel()
-    await server.stop(None)
+    async with added(one) as address:
+        for _ in range(2):
+            async with one, grpc.aio.insecure_channel(address) as channel:
+                stream = raw_stream(channel, PARTICIPANT.connect_path, address)
+                assert (await offer_of(stream)).startswith(f":{port} ")
+                stream.cancel()
 
 
 async def test_two_resources_of_one_process_share_a_port() -> None:
@@ -107,18 +116,18 @@ async def test_one_that_was_asked_for_and_is_taken_is_told_and_nothing_stays_ope
     resource = Watched()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         one = stock(resource, frame_address=f"127.0.0.1:{taken.getsockname()[1]}")
-        one.add_to_server(grpc.aio.server())
-        with pytest.raises(HandfastFault, match="frame_address"):
-            await one.__aenter__()
-    assert not resource.opened
-    async with one:
-        assert resource.opened
+        async with added(one):
+            with pytest.raises(HandfastFault, match="frame_address"):
+                await one.__aenter__()
+            assert not resource.opened
+            taken.close()
+            async with one:
+                assert resource.opened
 
 
 async def test_an_address_of_another_machine_leaves_frames_to_grpc(caplog: pytest.LogCaptureFixture) -> None:
     """Behind NAT the participant's address is none of its own, and nobody said where frames may come in."""
     one = stock()
-    one.add_to_server(grpc.aio.server())
     one.address = "192.0.2.1:7501"
-    async with one:
+    async with added(one), one:
         assert "so frames travel over gRPC" in caplog.text
