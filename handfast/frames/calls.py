@@ -6,7 +6,8 @@ way the next frame gathers by itself. Replies are matched by id and handed to a 
 
 What is certain about a call that failed rests on one rule: *nothing is written before the channel is READY*. A call
 that was still queued when the connection failed has certainly not left this process (``maybe_executed`` False); a call
-that went into a frame may have been done, whatever the failure says.
+that went into a frame may have been done, whatever the failure says. One exception: a peer that ends a frame connection
+in good order says so, and has by then answered all that it had read.
 
 Two things are done once for many calls. A frame is held back while the loop's turns still add to it (``gathered``), and
 one timer watches over all calls: it looks through them when the earliest could be due, which most have long been
@@ -267,7 +268,7 @@ class CallStream:
     # -- one stream, from connecting to its end --------------------------------------------------------------------
 
     async def _live(self) -> None:
-        problem, status = "this side gave it up", None
+        problem, status, spared = "this side gave it up", None, False
         self._answered = self._nonsense = False  # of this stream
         try:
             await self._reach()
@@ -277,6 +278,7 @@ class CallStream:
             sender.wake()
             try:
                 await way.receive(self._take)
+                spared = way.answered_all
                 problem = "it sent what is no frame" if self._nonsense else "the peer ended it"
             finally:
                 self._sender = None
@@ -293,7 +295,7 @@ class CallStream:
             if status is grpc.StatusCode.UNIMPLEMENTED and not self._answered:
                 self._fall_back()
             else:
-                self._fail_all(problem, status)
+                self._fail_all(problem, status, spared=spared)
 
     async def _reach(self) -> None:
         """Wait for the channel to be READY; nothing is written before it is.
@@ -392,12 +394,18 @@ class CallStream:
                 self._tell(call, lost(self._peer, problem, written=True))
         return True
 
-    def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
-        """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""
+    def _fail_all(self, problem: str, status: grpc.StatusCode | None, *, spared: bool = False) -> None:
+        """Settle every call of the stream that ended. Those that travel by themselves have an end of their own.
+
+        Args:
+            problem: why it ended.
+            status: how, by gRPC's codes.
+            spared: whether the peer has certainly not read what it left without an answer.
+        """
         number = None if status is None else status.value[0]
         self._queue.clear()
         for call in [call for call in self._outstanding.values() if call.task is None or self._closed]:
-            self._settle(call, lost(self._peer, problem, written=call.written, grpc_status=number))
+            self._settle(call, lost(self._peer, problem, written=call.written and not spared, grpc_status=number))
 
     # -- without frames --------------------------------------------------------------------------------------------
 

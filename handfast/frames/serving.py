@@ -166,10 +166,10 @@ async def serve_frames(
         if reader in done:
             if reader.exception() is not None:
                 outbox.leave()
-                await (
-                    outbox.finished
-                )  # what is being written: gRPC can't end a stream with a status in the middle of it
+                # What is being written: gRPC can't end a stream with a status in the middle of it.
+                await outbox.finished
             reader.result()
+        reader.cancel()  # told to stop: as long as others came, a busy stream would never end
         outbox.no_more_calls()
         await outbox.finished
     finally:

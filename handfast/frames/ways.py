@@ -24,6 +24,9 @@ class OverGrpc:
         stream: the ``grpc.aio`` call.
     """
 
+    answered_all = False
+    """Never known here: not every peer that ends a stream well has answered what it had read."""
+
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
@@ -59,6 +62,8 @@ class Beside:
         self._stream = stream
         self._connection = connection
         self._parse = parse
+        self.answered_all = False
+        """Whether the peer ended it in good order: then it has answered all that it had read, and read nothing else."""
         self._end = asyncio.ensure_future(stream.read())
         self._end.add_done_callback(self._on_stream_end)
 
@@ -90,6 +95,7 @@ class Beside:
         await asyncio.wait({self._end}, timeout=END_S)
         if self._end.done():
             self._end.result()
+            self.answered_all = self._connection.finished
 
     def write(self, frame: Message) -> Awaitable[None] | None:
         """Send a frame; gives what to await before the next."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -164,6 +165,33 @@ def test_whoever_closes_leaves_no_connection_behind(loop: Any) -> None:
             async with calling(peer) as calls:
                 await calls.ask(c.CommitRequest(gtrid="t"), timeout_s=WAIT_S)
             await eventually(lambda: connections(peer) == 0 and peer.streams_ended == 1)
+
+    run(loop, scenario())
+
+
+@LOOPS
+def test_a_call_that_a_peer_in_good_order_left_unread_was_certainly_not_done(loop: Any) -> None:
+    read: list[str] = []
+    owed: list[Answer] = []
+
+    def later(request: Any, reply: Answer) -> None:
+        read.append(request.gtrid)
+        owed.append(reply)
+
+    async def scenario() -> None:
+        async with served(later, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+            first = asyncio.ensure_future(calls.ask(c.CommitRequest(gtrid="first"), timeout_s=WAIT_S))
+            await eventually(lambda: read == ["first"])
+            peer.stop_streams.set()
+            await asyncio.sleep(0)
+            second = asyncio.ensure_future(calls.ask(c.CommitRequest(gtrid="second"), timeout_s=WAIT_S))
+            await eventually(lambda: calls._queue == deque() and len(calls._outstanding) == 2)
+            owed[0](c.CommitResponse(gtrid="first"))
+            assert isinstance(await first, c.CommitResponse)
+            with pytest.raises(CallFailed) as unread:
+                await second
+            assert (unread.value.code, unread.value.maybe_executed) == ("UNREACHABLE", False)
+            assert read == ["first"]
 
     run(loop, scenario())
 
