@@ -198,3 +198,5 @@ async def test_a_coordinator_that_starts_again_elsewhere_is_found_with_its_new_p
                             async with tm.transaction():
                                 break
                 assert connections(edge.server.frame_port) == 1
+            # Until then it takes names for its own that only the coordinator which is gone has handed out.
+            await eventually(lambda: not tm.connected)

@@ -45,7 +45,8 @@ def log() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     configure_logging("debug", "json", stream)
     yield stream
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)  # which also has all loggers forget what they have looked up
     logging.captureWarnings(False)
 
 
