@@ -7,7 +7,7 @@ way the next frame gathers by itself. Replies are matched by id and handed to a 
 What is certain about a call that failed rests on one rule: *nothing is written before the channel is READY*. A call
 that was still queued when the connection failed has certainly not left this process (``maybe_executed`` False); a call
 that went into a frame may have been done, whatever the failure says. One exception: a peer that ends a frame connection
-in good order says so, and has by then answered all that it had read.
+in good order says so, and has by then answered all that it had read; what it left unread is sent again.
 
 Two things are done once for many calls. A frame is held back while the loop's turns still add to it (``gathered``), and
 one timer watches over all calls: it looks through them when the earliest could be due, which most have long been
@@ -67,7 +67,7 @@ class _NoWay(Exception):
 class _Call:
     """One call that has no answer yet."""
 
-    __slots__ = ("due_s", "id", "method", "on_reply", "request", "size", "task", "timeout_s", "written")
+    __slots__ = ("again", "due_s", "id", "method", "on_reply", "request", "size", "task", "timeout_s", "written")
 
     def __init__(self, id: int, method: Method, request: Message, on_reply: OnReply, timeout_s: float | None) -> None:
         self.id = id
@@ -79,6 +79,7 @@ class _Call:
         self.due_s = math.inf
         self.task: asyncio.Task[None] | None = None
         self.written = False
+        self.again = False
 
 
 class CallStream:
@@ -294,8 +295,10 @@ class CallStream:
                 self._on_disconnect()
             if status is grpc.StatusCode.UNIMPLEMENTED and not self._answered:
                 self._fall_back()
+            elif spared:
+                self._make_again(problem)
             else:
-                self._fail_all(problem, status, spared=spared)
+                self._fail_all(problem, status)
 
     async def _reach(self) -> None:
         """Wait for the channel to be READY; nothing is written before it is.
@@ -394,18 +397,24 @@ class CallStream:
                 self._tell(call, lost(self._peer, problem, written=True))
         return True
 
-    def _fail_all(self, problem: str, status: grpc.StatusCode | None, *, spared: bool = False) -> None:
-        """Settle every call of the stream that ended. Those that travel by themselves have an end of their own.
-
-        Args:
-            problem: why it ended.
-            status: how, by gRPC's codes.
-            spared: whether the peer has certainly not read what it left without an answer.
-        """
+    def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
+        """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""
         number = None if status is None else status.value[0]
         self._queue.clear()
         for call in [call for call in self._outstanding.values() if call.task is None or self._closed]:
-            self._settle(call, lost(self._peer, problem, written=call.written and not spared, grpc_status=number))
+            self._settle(call, lost(self._peer, problem, written=call.written, grpc_status=number))
+
+    def _make_again(self, problem: str) -> None:
+        """Make the calls on another stream that the peer has left unread; once each, for it may go on like that."""
+        self._queue.clear()
+        for call in [call for call in self._outstanding.values() if call.task is None]:
+            if call.again:
+                self._settle(call, lost(self._peer, problem, written=False))
+            else:
+                call.again, call.written = True, False
+                self._queue.append(call)
+        if self._queue and self._life is None:
+            self._life = asyncio.create_task(self._live())
 
     # -- without frames --------------------------------------------------------------------------------------------
 

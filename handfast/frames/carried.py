@@ -143,8 +143,11 @@ class _Ways:
 
     async def finish(self) -> None:
         """Return when the caller has everything that was written, before the stream's end tells it to look no more."""
-        if self._connection is not None:
-            await self._connection.finish(FINISH_S)
+        connection = self._connection
+        if connection is None and not self._chosen and self._offer.taken.done():
+            connection = self._offer.taken.result()  # the stream ended before anything was looked at
+        if connection is not None:
+            await connection.finish(FINISH_S)
 
     def close(self) -> None:
         """Leave nothing open."""
