@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
 from handfast.context import from_metadata, joined_to_metadata, set_current, within
-from handfast.frames import PARTICIPANT, FramePort, Reply, abort, answer_unary, careful, carried, serve_frames
+from handfast.frames import PARTICIPANT, FramePort, Reply, abort, answer_unary, careful, carried, serve_frames, together
 from handfast.identity import identity_of_peer
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
@@ -241,7 +241,8 @@ def _answer(request: Message, reply: Reply, respond: _Respond, task: asyncio.Tas
     except Exception as problem:
         log.exception("%s of %s failed", type(request).__name__, getattr(request, "gtrid", "-"))
         answer = HandfastFault("INTERNAL", problem=f"{type(problem).__name__}: {problem}")
-    reply(answer)
+    with together:
+        reply(answer)
 
 
 def _branch(asked: p.BranchProof) -> tuple[Xid, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,7 @@ class SqliteLog(SubmittingLog):
         before_force: called in the writer's thread right before each COMMIT with the number of its records; for crash
             tests. What it raises is how the force fails: LogRefused refuses it, anything else breaks the log.
         lazy_flush_s: how long an end record waits for a force to travel with, in seconds.
+        around: entered while the callbacks of a batch are run, for whoever handles together what comes of them.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class SqliteLog(SubmittingLog):
         expected_coordinator_id: str | None = None,
         before_force: Callable[[int], None] | None = None,
         lazy_flush_s: float = LAZY_FLUSH_S,
+        around: AbstractContextManager[object] | None = None,
     ) -> None:
-        super().__init__(on_broken)
+        super().__init__(on_broken, around)
         self._path = Path(path).resolve()
         self._make_coordinator_id = make_coordinator_id
         self._unix_ms = unix_ms

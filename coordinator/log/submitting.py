@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from coordinator.log.records import DecisionRecord, EndRecord, ParticipantRecord, ResolutionRecord
@@ -38,10 +39,14 @@ class SubmittingLog(ABC):
 
     Args:
         on_broken: called once, on the loop's thread, when the log must no longer be used.
+        around: entered while the callbacks of a batch are run.
     """
 
-    def __init__(self, on_broken: Callable[[LogBroken], None]) -> None:
+    def __init__(
+        self, on_broken: Callable[[LogBroken], None], around: AbstractContextManager[object] | None = None
+    ) -> None:
         self._on_broken = on_broken
+        self._around = around or nullcontext()
         self._broken: LogBroken | None = LogBroken("the decision log is not open")
         self._horizon_unix_ms = 0
         self._counts: dict[str, int] = {}
@@ -126,9 +131,10 @@ class SubmittingLog(ABC):
         counts["decisions"] += applied.decisions
         counts["ends"] += applied.ends
         counts["records"] += applied.decisions + applied.ends + applied.others
-        for submission, result in zip(batch, applied.results, strict=True):
-            if submission.callback is not None:
-                self._answer(submission, result)
+        with self._around:
+            for submission, result in zip(batch, applied.results, strict=True):
+                if submission.callback is not None:
+                    self._answer(submission, result)
 
     def _deliver_failure(self, batch: Sequence[Submission], failure: LogRefused | LogBroken) -> None:
         """Tell a whole batch why none of it was written."""

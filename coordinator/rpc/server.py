@@ -53,7 +53,7 @@ from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
 from coordinator.runtime.running import Running
 from coordinator.runtime.trace import ProtocolTrace
-from handfast.frames import FramePort, careful, server_options
+from handfast.frames import FramePort, careful, server_options, together
 from handfast.frames.channels import Options
 from handfast.trace import Owner, Sink, Trace, TraceFile
 from handfast.v1 import admin_pb2, admin_pb2_grpc, coordinator_pb2, coordinator_pb2_grpc
@@ -354,6 +354,7 @@ def _log_maker(config: CoordinatorConfig, clock: SystemClock, failpoints: Failpo
             unix_ms=clock.unix_ms,
             expected_coordinator_id=config.coordinator_id,
             before_force=lambda records: failpoints.reach("before-fsync"),
+            around=together,
         )
 
     return make_log

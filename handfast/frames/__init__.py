@@ -31,6 +31,7 @@ from handfast.frames.failure import (
     error_of_fault,
     failure_of_rpc,
 )
+from handfast.frames.gathering import together
 from handfast.frames.ports import FramePort
 from handfast.frames.reading import careful
 from handfast.frames.service import COORDINATOR, PARTICIPANT, FramedService, Method
@@ -61,4 +62,5 @@ __all__ = [
     "failure_of_rpc",
     "serve_frames",
     "server_options",
+    "together",
 ]

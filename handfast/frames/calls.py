@@ -41,7 +41,7 @@ from handfast.frames.failure import (
     too_large,
     unreachable,
 )
-from handfast.frames.gathering import Sender
+from handfast.frames.gathering import Sender, together
 from handfast.frames.reading import reader_or_none
 from handfast.frames.service import FramedService, Method
 from handfast.frames.ways import Beside, OverGrpc
@@ -170,7 +170,8 @@ class CallStream:
             TypeError: the service has no method that takes this request.
         """
         answer: asyncio.Future[Message | CallFailed] = asyncio.get_running_loop().create_future()
-        call = self._start(request, lambda reply: None if answer.done() else answer.set_result(reply), timeout_s)
+        with together:
+            call = self._start(request, lambda reply: None if answer.done() else answer.set_result(reply), timeout_s)
         try:
             reply = await answer
         finally:
@@ -383,7 +384,12 @@ class CallStream:
             self._nonsense = True
             return False
         self._answered = self._batched = True
-        for reply in frame.replies:
+        with together:
+            self._take_replies(frame.replies)
+        return True
+
+    def _take_replies(self, replies: Any) -> None:
+        for reply in replies:
             call = self._outstanding.pop(reply.id, None)
             if call is None:
                 continue  # it timed out, and its caller was told so
@@ -395,7 +401,6 @@ class CallStream:
             else:
                 problem = f"it answered {call.method.name} with {field or 'nothing'}"
                 self._tell(call, lost(self._peer, problem, written=True))
-        return True
 
     def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
         """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""

@@ -4,13 +4,15 @@ Writing a frame and reading one cost each process the same however many messages
 write few. It needs no timer for that. What wakes the sender is a message put among those that wait; the next turns of
 the loop may bring more, because the replies that bring them are on their way or waiting to be read. So it lets the
 loop turn, which costs a few microseconds, until some turns in a row have brought nothing: as many as there are messages
-under way, within reason. With nothing under way nothing can come, and the frame leaves with the next turn, so that one
-transaction alone waits for no one.
+under way, within reason. With nothing under way nothing can come, and the frame leaves with the next turn; or at once,
+when all that comes of a frame that was read has been put among those that wait (``together``). So one transaction alone
+waits for no one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Generator, Sized
 
 IDLE_TURNS_MAX = 4
@@ -22,6 +24,30 @@ class Turn:
 
     def __await__(self) -> Generator[None, None, None]:
         yield
+
+
+class Together(threading.local):
+    """``with together:`` what is sent inside leaves at its end, in one frame for each stream.
+
+    For whoever takes a frame, or anything else that brings many messages at once. One for each thread, as loops are.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.woken: list[Sender] = []
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+        if not self.depth and self.woken:
+            woken, self.woken = self.woken, []
+            for sender in woken:
+                sender.begin()
+
+
+together = Together()
 
 
 class Sender:
@@ -79,7 +105,10 @@ class Sender:
         """Say that something waits. To be called when something does that did not before; more often does no harm."""
         if not self.busy:
             self.busy = True
-            self._loop.call_soon(self._begin)
+            if together.depth:
+                together.woken.append(self)
+            else:
+                self._loop.call_soon(self.begin)
 
     def stop(self) -> None:
         """Write nothing more, and give up what is being written."""
@@ -88,7 +117,8 @@ class Sender:
         if self._writing is not None:
             self._writing.cancel()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Write what waits, at once or after some turns; for ``wake`` and ``together``."""
         if self._left < 0:
             return
         self._seen = len(self._waiting)
@@ -133,4 +163,4 @@ class Sender:
             self.stop()
             self._on_failure(problem)
         elif self._left >= 0:
-            self._begin()
+            self.begin()

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from handfast.catalog import HandfastFault
 from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
 from handfast.frames.failure import abort, error_of_fault
-from handfast.frames.gathering import Sender
+from handfast.frames.gathering import Sender, together
 from handfast.frames.service import FramedService
 
 Reply = Callable[[Message | HandfastFault], None]
@@ -183,13 +183,18 @@ async def _read(
     service: FramedService, request_iterator: AsyncIterator[Any], outbox: _Outbox, dispatch: Dispatch
 ) -> None:
     async for frame in request_iterator:
-        for call in frame.calls:
-            reply = outbox.owe(call.id)
-            field = call.WhichOneof("request")
-            if field is not None:
-                _dispatch(dispatch, getattr(call, field), reply, service.name)
-            else:
-                reply(HandfastFault("FIELD_INVALID", field="request", problem="it is empty, or newer than this peer"))
+        with together:
+            _take(service, frame, outbox, dispatch)
+
+
+def _take(service: FramedService, frame: Any, outbox: _Outbox, dispatch: Dispatch) -> None:
+    for call in frame.calls:
+        reply = outbox.owe(call.id)
+        field = call.WhichOneof("request")
+        if field is not None:
+            _dispatch(dispatch, getattr(call, field), reply, service.name)
+        else:
+            reply(HandfastFault("FIELD_INVALID", field="request", problem="it is empty, or newer than this peer"))
 
 
 def _dispatch(dispatch: Dispatch, request: Message, reply: Reply, service: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Iterable
 
 import pytest
 
-from handfast.frames.gathering import IDLE_TURNS_MAX, Sender
+from handfast.frames.gathering import IDLE_TURNS_MAX, Sender, together
 
 
 class Sent:
@@ -148,3 +148,37 @@ async def test_stopped_it_writes_nothing_more_and_gives_up_what_it_was_writing()
     waiting.sender.stop()
     await turns(10)
     assert waiting.frames == []
+
+
+async def test_what_is_sent_together_leaves_at_once_in_one_frame_for_each_stream() -> None:
+    one, other = Sent([], under_way=0), Sent([], under_way=0)
+    with together:
+        for number in range(3):
+            for sent in (one, other):
+                with together:
+                    sent.waiting.append(number)
+                    sent.sender.wake()
+        assert (one.frames, other.frames) == ([], [])
+    assert (one.frames, other.frames) == ([[0, 1, 2]], [[0, 1, 2]])
+
+
+async def test_what_is_sent_together_waits_for_others_that_are_under_way() -> None:
+    sent = Sent([1], under_way=2)
+    with together:
+        sent.sender.wake()
+    assert sent.frames == []
+    await turns(3)
+    assert sent.frames == [[1]]
+
+
+async def test_what_was_sent_together_leaves_though_the_rest_failed() -> None:
+    sent = Sent([1], under_way=0)
+
+    def fail() -> None:
+        with together:
+            sent.sender.wake()
+            raise ValueError("this frame")
+
+    with pytest.raises(ValueError, match="this frame"):
+        fail()
+    assert sent.frames == [[1]]
