@@ -35,7 +35,7 @@ class SteppedClock:
         """See Clock."""
         self.slept.append(delay_s)
         self.now_s += delay_s
-        await asyncio.sleep(0.001)  # let the connection's own work go on
+        await asyncio.sleep(0.01)  # let the connection's own work go on: after a failed attempt gRPC waits for 0.1 s
 
     def jitter(self) -> float:
         """See Clock."""
