@@ -6,11 +6,11 @@ not the load: one transaction alone waits for one fsync, and a thousand together
 in that; only end records, which nobody waits for, linger until another force takes them along.
 
 A batch goes back to the loop in one hop, however large it is. Per record this costs two operations on the queue and its
-share of two ``executemany``. The lock is for waiting and waking only, once a batch: what is submitted while the thread
-is known to be on its way (``_urgent``) is appended without it, and so is an end record while the thread will look by
-itself before long (``_watching``): the end of a lone transaction comes right after its decision was forced, and to wake
-the thread for it would cost as much as the decision. None is left behind by that, for the thread takes back the mark
-first and looks into the queue afterwards: whoever still saw the mark had appended before.
+share of two ``executemany``. The thread is woken once a batch: what is submitted while it is known to be on its way
+(``_urgent``) is only appended, and so is an end record while the thread will look by itself before long
+(``_watching``): the end of a lone transaction comes right after its decision was forced, and to wake the thread for it
+would cost as much as the decision. None is left behind by that, for the thread takes back the mark first and looks into
+the queue afterwards: whoever still saw the mark had appended before. To be woken in vain does no harm.
 
 What can fail, and what is then certain. SQLITE_FULL comes from a write, never from the fsync after it, and SQLite rolls
 back: the commit frame did not get into the write-ahead log whole, so no recovery will find it, and the next batch
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import sqlite3
 import threading
 from collections import deque
@@ -89,7 +90,7 @@ class Writer:
         self._on_broken = on_broken
         self._on_stopped = on_stopped
 
-        self._changed = threading.Condition(threading.Lock())
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._gathered: deque[Submission] = deque()
         self._urgent = False  # something gathered should not wait, and the thread knows
         self._watching = False  # the thread waits no longer than an end record may
@@ -110,18 +111,15 @@ class Writer:
         if self._urgent:
             return
         if type(submission) is not End:
-            with self._changed:
-                self._urgent = True
-                self._changed.notify()
+            self._urgent = True
+            self._woken.put(None)
         elif len(self._gathered) == 1 and not self._watching:
-            with self._changed:
-                self._changed.notify()  # the thread may be waiting without an end; now it has one
+            self._woken.put(None)  # the thread may be waiting without an end; now it has one
 
     def stop(self) -> None:
         """Have the thread write what was submitted and end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stopping = True
+        self._woken.put(None)
 
     def join(self) -> None:
         """Wait until the thread has ended, which it does right after its last callback was scheduled."""
@@ -137,19 +135,27 @@ class Writer:
 
     def _take(self) -> list[Submission]:
         """Wait until something should be forced, and take all there is; nothing when the thread should end."""
-        with self._changed:
-            while True:
-                while not self._urgent and not self._stopping:
-                    if self._changed.wait(self._lazy_flush_s if self._gathered or self._watching else None):
-                        continue
-                    self._watching = False
-                    if self._gathered:
-                        break
-                self._urgent = False
-                # What the mark stood for may have gone with the batch before, when its submitter was slow to set it.
-                if self._gathered or self._stopping:
-                    self._watching = True
-                    return self._drained()
+        while True:
+            while not self._urgent and not self._stopping:
+                if self._is_woken(self._lazy_flush_s if self._gathered or self._watching else None):
+                    continue
+                self._watching = False
+                if self._gathered:
+                    break
+            self._urgent = False
+            while self._is_woken(0.0):
+                pass  # by what is taken now
+            # What the mark stood for may have gone with the batch before, when its submitter was slow to set it.
+            if self._gathered or self._stopping:
+                self._watching = True
+                return self._drained()
+
+    def _is_woken(self, within_s: float | None) -> bool:
+        try:
+            self._woken.get(timeout=within_s)
+        except queue.Empty:
+            return False
+        return True
 
     def _drained(self) -> list[Submission]:
         gathered = self._gathered
@@ -197,8 +203,7 @@ class Writer:
     def _give_up(self, batch: list[Submission], broken: LogBroken) -> None:
         """Report to everyone who waits. The connection is closed first, while the reader is open: so it makes no
         checkpoint, and leaves the files as they are for the next life to recover."""
-        with self._changed:
-            lost = [*batch, *self._drained()]
+        lost = [*batch, *self._drained()]
         try:
             self._connection.close()
         except sqlite3.Error:
@@ -208,11 +213,10 @@ class Writer:
     def _keep_refused_ends(self, batch: Sequence[Submission]) -> None:
         """Nobody will offer these again, and without them their transactions would never be forgotten."""
         kept = [one for one in batch if type(one) is End and one.callback is None]
-        with self._changed:
-            if self._stopping and kept:
-                logger.warning("%d end records were refused; recovery will write them again", len(kept))
-            elif kept:
-                self._gathered.extendleft(reversed(kept))
+        if self._stopping and kept:
+            logger.warning("%d end records were refused; recovery will write them again", len(kept))
+        elif kept:
+            self._gathered.extendleft(reversed(kept))
 
     def _checkpoint_when_due(self, records: int) -> bool:
         """Move what gathered in the write-ahead log into the file now and then; return whether the log goes on."""

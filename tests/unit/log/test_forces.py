@@ -1,6 +1,7 @@
 """How often the log forces: exactly, for a given order of events. What fsyncs_per_transaction measures under load."""
 
 import asyncio
+import queue
 import threading
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,11 @@ async def test_the_end_of_a_lone_transaction_does_not_wake_the_writer(tmp_path: 
     async with opened(sqlite_log(tmp_path / "log.db")) as log:
         await decide(log, 0)
         await eventually(lambda: writer_of(log)._watching)
-        woken: list[str] = []
-        monkeypatch.setattr(writer_of(log)._changed, "notify", lambda: woken.append("by the end"))
+        woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        monkeypatch.setattr(writer_of(log), "_woken", woken)
         log.end(EndRecord(commit(0).gtrid, Outcome.COMMITTED, 2))
         monkeypatch.undo()
-        assert woken == []
+        assert woken.empty()
 
 
 async def test_an_end_that_comes_long_after_everything_else_is_written_all_the_same(tmp_path: Path) -> None:

@@ -95,9 +95,8 @@ async def test_a_thread_that_is_woken_for_what_it_has_written_already_goes_on(tm
     async with opened(sqlite_log(tmp_path / "handfast.db")) as log:
         writer = log._writer
         assert writer is not None
-        with writer._changed:
-            writer._urgent = True
-            writer._changed.notify()
+        writer._urgent = True
+        writer._woken.put(None)
         await eventually(lambda: not writer._urgent)
         assert await asyncio.wait_for(decide(log, commit(1)), 5) is Decision.COMMIT
 
