@@ -81,6 +81,7 @@ class Wire:
         self.to = 0
         self.swallows = self.swallows_frames = False
         self.carried = 0
+        self._ended = False
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -90,9 +91,11 @@ class Wire:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._ended = True
         self._server.close()
         self.cut()
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # what was cut is closed with the loop's next turn
 
     def cut(self) -> None:
         """Break all that goes over it."""
@@ -101,8 +104,16 @@ class Wire:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.carried += 1
-        far_reader, far_writer = await asyncio.open_connection(HOST, self.to)
-        self._writers |= {writer, far_writer}
+        self._writers.add(writer)
+        if self._ended:
+            writer.transport.abort()
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection(HOST, self.to)
+        except OSError:
+            writer.transport.abort()  # nobody is there
+            return
+        self._writers.add(far_writer)
         if not self.swallows:
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
 
