@@ -125,13 +125,24 @@ async def _relayed(host: str, port: int, to: int) -> AsyncIterator[None]:
                 writer.write(data)
         writer.close()
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(HOST, to)
+        writers.append(writer)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(HOST, to)
+        except OSError:
+            writer.transport.abort()  # nobody is there
+            return
+        writers.append(far_writer)
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
     server = await asyncio.start_server(relay, host, port)
     async with server:
         yield
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)  # what was cut is closed with the loop's next turn
 
 
 # -- plain text ----------------------------------------------------------------------------------------------------
