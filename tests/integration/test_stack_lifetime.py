@@ -44,6 +44,14 @@ asyncio.run(main())
 """
 
 
+def _runs(process: psutil.Process) -> bool:
+    """Whether it runs now; it may end while it is looked at."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Program:
     """A running program that holds a stack, and what that stack consists of."""
@@ -53,7 +61,7 @@ class Program:
     family: list[psutil.Process]
 
     def leftovers(self) -> list[psutil.Process]:
-        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in self.family if _runs(one)]
 
 
 class Launcher:
