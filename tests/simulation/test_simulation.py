@@ -163,3 +163,8 @@ def _digests_with_hash_seed(hash_seed: str) -> str:
         [sys.executable, "-c", DIGESTS], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
     )
     return program.stdout
+
+
+def test_the_world_is_not_at_rest_while_a_branch_holds_locks_up_to_its_deadline() -> None:
+    """A coordinator restarts between a branch's work and its Prepare; the branch waits for its own deadline then."""
+    assert run(scenario(782_668_491)).violation is None

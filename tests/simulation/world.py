@@ -276,8 +276,8 @@ class World:
                 self.observe.broken("recovery leaves others alone", "", f"{', '.join(sorted(missing))} was ended")
             if left := [gid for gid in database.prepared if gid not in foreign and not self._is_undecidable(gid)]:
                 return f"{name} holds in doubt: {', '.join(left)}"
-            held = [row for row in database.locked_rows if not self._undecidable_left(database)]
-            if held:
+            undecidable = [gid for gid in database.prepared if gid not in foreign and self._is_undecidable(gid)]
+            if (held := database.locked_rows) and not undecidable:
                 return f"{name} holds locks on {', '.join(held)}"
         if self.coordinator.driver.transactions:
             return f"transactions not ended: {', '.join(self.coordinator.driver.transactions)}"
@@ -293,11 +293,6 @@ class World:
         """Whether a branch is prepared, and nobody but a person may end it."""
         database = self.databases.get(xid.resource)
         return database is not None and xid.gid() in database.prepared and self._is_undecidable(xid.gid())
-
-    def _undecidable_left(self, database: Database) -> bool:
-        return any(
-            self._is_undecidable(gid) for gid in database.prepared if gid.startswith(f"handfast_{COORDINATOR_ID}")
-        )
 
     def _audit(self) -> None:
         """Ask after every transaction."""
