@@ -9,7 +9,7 @@ that was still queued when the connection failed has certainly not left this pro
 that went into a frame may have been done, whatever the failure says. One exception: a peer that ends a frame connection
 in good order says so, and has by then answered all that it had read; what it left unread is sent again.
 
-Two things are done once for many calls. A frame is held back while the loop's turns still add to it (``gathered``), and
+Two things are done once for many calls. A frame is held back while the loop's turns still add to it (``Sender``), and
 one timer watches over all calls: it looks through them when the earliest could be due, which most have long been
 answered by then.
 
