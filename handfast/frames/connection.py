@@ -8,7 +8,7 @@ Everything else stays with the stream: who calls, what they may, how long it las
     dialing.py     the calling side: how a ticket is used
     carried.py     the serving side of one stream, on whichever way its frames come
 
-On the wire, after the greeting (``MAGIC`` and the ticket one way, ``MAGIC`` the other): frames in both directions, each its
+On the wire, after the greeting (``MAGIC`` and the ticket one way, ``MAGIC`` the other): frames both ways, each its
 length in four bytes, most significant first, and then the frame as the .proto describes it. A length of zero is no
 frame: it says that no more will come. Whoever is told closes the connection, and until then nothing is lost: a socket
 that is closed while something unread comes in takes back what the other end has not read (``finish``). The largest
