@@ -8,8 +8,10 @@ What has to be known before a branch may vote YES:
 - *Did it change anything?* A transaction without an id has not, takes no slot, and leaves in phase one. (A NOTIFY does
   not count: in a branch that changes nothing else it is sent at the vote.)
 - *Which id?* It is the proof of how the branch ended.
+- *Is its session still as durable as others?* Only for phase two, which may borrow the connection afterwards
+  (``Pool.lend``); it is no condition of the vote.
 
-One question asks for all three. When it looks as if the branch has changed something (a statement said so, see
+One question asks for all of it. When it looks as if the branch has changed something (a statement said so, see
 ``BranchConnection``), PREPARE follows in the same message, and the answers to both come together. When the answers say
 that there was nothing to prepare after all, or that it was not ours, what was prepared is rolled back before there is a
 vote; a crash in between leaves an orphan without a vote, which presumed abort sweeps away. Otherwise the question goes
@@ -40,11 +42,11 @@ from participant.config import MS_MAX, ParticipantOptions
 from participant.postgres.errors import prepare_fault, text_of
 from participant.postgres.finish import LIFE, Finisher, make_proof
 from participant.postgres.pools import Pool
-from participant.postgres.session import Answer, BranchConnection
+from participant.postgres.session import SYNCHRONOUS_COMMIT, Answer, BranchConnection
 from participant.resource import AnswerLost, Found, Prepared, ReadOnly, Stand
 
 _MARK = "handfast.branch"
-_QUESTIONS = f"SELECT pg_current_xact_id_if_assigned()::text, current_setting('{_MARK}', true)"
+_QUESTIONS = f"SELECT pg_current_xact_id_if_assigned()::text, current_setting('{_MARK}', true), {SYNCHRONOUS_COMMIT}"
 _STANDING = f"{_QUESTIONS}, {LIFE}"
 
 _CANCEL_S = 2.0
@@ -207,11 +209,12 @@ class PostgresBranch:
 
     async def _ask(self) -> None:
         try:
-            xid8, mark, life = (await self._connection.command(_STANDING)).row
+            xid8, mark, synchronous_commit, life = (await self._connection.command(_STANDING)).row
         except psycopg.Error as problem:
             raise prepare_fault(problem, self._xid, self._resource) from problem
         if mark != self._gid:
             raise self._unsound(TransactionStatus.IDLE)
+        self._connection.on_settled(synchronous_commit)
         self._xid8, self._life = xid8 or "", life or ""
 
     async def _settled_xid8(self) -> str:
@@ -238,7 +241,8 @@ class PostgresBranch:
             if ended.stand is Stand.PREPARED:
                 return Prepared(ended.proof)
             raise self._not_done(ended.stand)
-        xid8, mark = ended.row
+        xid8, mark, synchronous_commit = ended.row
+        self._connection.on_settled(synchronous_commit)
         if xid8 and mark == self._gid:
             await self._pool.give(self._connection)
             return Prepared(make_proof(xid8))

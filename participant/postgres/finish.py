@@ -19,7 +19,9 @@ branches is read before the status: "not prepared" and then "in progress" means 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -30,7 +32,7 @@ from participant.clock import Clock
 from participant.config import ParticipantOptions
 from participant.postgres.errors import NO_SUCH_PREPARED, finish_fault, text_of
 from participant.postgres.pools import Pool, PoolFull
-from participant.postgres.session import Session
+from participant.postgres.session import BranchConnection, Session
 from participant.protocol import Fate
 from participant.resource import AnswerLost, End, Found, Stand
 
@@ -63,6 +65,8 @@ _LOOK_PAUSE_S = 0.05
 
 Result = TypeVar("Result")
 
+log = logging.getLogger(__name__)
+
 
 def make_proof(xid8: str, life: str = "") -> str:
     """The proof that a vote carries, ``pg:<xid8>``; with a life, ``pg:<xid8>@<life>``, that of a one-phase COMMIT."""
@@ -90,17 +94,26 @@ def xid8_of(proof: str) -> str | None:
 
 
 class Finisher:
-    """Phase two and the questions around it, on connections of their own.
+    """Phase two and the questions around it, on connections of their own, or on one of work's that is free.
 
     Args:
         pool: those connections; in autocommit.
+        work: the branches' connections, of which an idle one may be borrowed.
         resource: the resource's name, for messages.
         options: how long to wait.
         clock: for pauses between looks.
     """
 
-    def __init__(self, pool: Pool[Session], resource: str, options: ParticipantOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        pool: Pool[Session],
+        work: Pool[BranchConnection],
+        resource: str,
+        options: ParticipantOptions,
+        clock: Clock,
+    ) -> None:
         self._pool = pool
+        self._work = work
         self._resource = resource
         self._options = options
         self._clock = clock
@@ -189,22 +202,46 @@ class Finisher:
 
     async def _finish(self, what: str, fate: Fate, xid: Xid, proof: str) -> End:
         command = f"{what} '{xid.gid()}'"
-
-        async def finish(connection: Session) -> bool:
-            try:
-                await connection.command(command, self._options.finish_wait_s)
-            except psycopg.Error as problem:
-                if problem.sqlstate == NO_SUCH_PREPARED:
-                    return False
-                raise
-            return True
-
         try:
-            connection, done = await self._pool.take(self._options.finish_wait_s, finish, self._options.finish_wait_s)
-            await self._pool.give(connection)
+            done = await self._on_borrowed(command, xid)
+            if done is None:
+                finish = partial(_end_prepared, command=command, limit_s=self._options.finish_wait_s)
+                connection, done = await self._pool.take(
+                    self._options.finish_wait_s, finish, self._options.finish_wait_s
+                )
+                await self._pool.give(connection)
         except (psycopg.Error, PoolFull, TimeoutError) as problem:
             raise finish_fault(problem, xid, self._resource) from problem
         return _ENDS[fate] if done else await self._proved_end(xid, proof)
+
+    async def _on_borrowed(self, command: str, xid: Xid) -> bool | None:
+        """End the branch on a work connection that is idle just now.
+
+        Work may have left anything in its session: a role that may not, a time limit that is too short. So an error
+        there says nothing yet, and the same is done again on a connection of phase two, which decides. That does no
+        harm when the first was carried out and only its answer lost: the second will be told that nothing is prepared.
+
+        Returns:
+            Whether it was prepared; None when no connection was free, or it did not work.
+
+        Raises:
+            TimeoutError: there was no answer in time. Another connection would most likely have to wait as long.
+        """
+        connection = self._work.lend()
+        if connection is None:
+            return None
+        try:
+            done = await _end_prepared(connection, command, self._options.finish_wait_s)
+        except psycopg.Error as problem:
+            log.info("%s of %s: tried on a work connection: %s", xid.bqual, xid.gtrid, text_of(problem))
+            connection.may_finish = False
+            await self._work.give(connection)
+            return None
+        except BaseException:
+            await self._work.drop(connection)
+            raise
+        await self._work.give(connection)
+        return done
 
     async def _proved_end(self, xid: Xid, proof: str) -> End:
         """The branch is not prepared: prove how it ended."""
@@ -242,6 +279,17 @@ _FATES: Mapping[Stand, Fate] = {
     Stand.ABORTED: Fate.ABORTED,
     Stand.UNPROVED: Fate.UNPROVED,
 }
+
+
+async def _end_prepared(connection: Session, command: str, limit_s: float) -> bool:
+    """COMMIT PREPARED or ROLLBACK PREPARED; False when nothing is prepared under that name."""
+    try:
+        await connection.command(command, limit_s)
+    except psycopg.Error as problem:
+        if problem.sqlstate == NO_SUCH_PREPARED:
+            return False
+        raise
+    return True
 
 
 async def _stand(connection: Session, proof: str) -> Found:

@@ -3,6 +3,11 @@
 Two pools, and never one. Branches that wait for row locks can hold every connection there is, and the COMMIT PREPARED
 that would free those locks would then wait for a connection, forever.
 
+Between a branch's vote and its end its connection is mostly free, and the server's process at its other end is the one
+whose memory still has all of it, so phase two borrows it (``Pool.lend``). It never waits for one: what is not free
+just now is not lent. And it never takes what work may want: half of the room stays with work, however long a COMMIT
+PREPARED takes.
+
 The pool is our own because of what a branch needs from it: an error in connecting reaches the branch that waited, with
 its cause and at once; nothing reconnects in the background with delays of its own; and a connection that is not clean
 is closed, never handed on.
@@ -22,7 +27,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from participant.config import ParticipantOptions
 from participant.limits import Limits
-from participant.postgres.session import BranchConnection, Session
+from participant.postgres.session import SYNCHRONOUS_COMMIT, BranchConnection, Session
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class Pool(Generic[ConnectionT]):
         self._connect = connect
         self._limits = limits
         self._room = connections_max  # how many more may be in use
+        self._room_kept = (connections_max + 1) // 2  # what lending leaves
         self._waiting: deque[asyncio.Future[None]] = deque()  # for room, in order
         self._idle: list[ConnectionT] = []
         self._busy: set[ConnectionT] = set()
@@ -93,6 +99,20 @@ class Pool(Generic[ConnectionT]):
             except BaseException:
                 await self.drop(connection)
                 raise
+
+    def lend(self) -> ConnectionT | None:
+        """Take the connection that was given back last, for something short that is not what the pool is for.
+
+        Returns:
+            The connection, to be given back or dropped; None when there is none to spare just now, or it is not fit.
+        """
+        idle = self._idle
+        if not idle or self._room <= self._room_kept or not idle[-1].may_finish:
+            return None
+        self._room -= 1
+        connection = idle.pop()
+        self._busy.add(connection)
+        return connection
 
     async def give(self, connection: ConnectionT) -> None:
         """Give a connection back; one that is not clean is closed."""
@@ -230,6 +250,7 @@ async def connect_branch(info: str, options: ParticipantOptions, limits: Limits)
     connection = await BranchConnection.connect(info, autocommit=True)
     connection.limits, connection.backend_pid = limits, connection.info.backend_pid
     try:
+        (connection.synchronous_commit,) = (await connection.command(f"SELECT {SYNCHRONOUS_COMMIT}")).row
         if options.alive_check_ms:
             await _check_alive(connection, options.alive_check_ms)
         await connection.set_autocommit(False)

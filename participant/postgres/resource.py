@@ -41,7 +41,7 @@ class PostgresResource:
         self._info = dsn
         self._work = Pool(self._connect_branch, self._options.connections_max, self._limits)
         self._finish = Pool(self._connect_finish, self._options.finish_connections_max, self._limits)
-        self._finisher = Finisher(self._finish, "", self._options, self._clock)
+        self._finisher = Finisher(self._finish, self._work, "", self._options, self._clock)
 
     @property
     def work_connections(self) -> int:
@@ -59,7 +59,7 @@ class PostgresResource:
             self._info = conninfo(self._dsn, self._options, bqual)
         except psycopg.ProgrammingError as problem:
             raise HandfastFault("SETTING_INVALID", setting="dsn", problem=text_of(problem)) from problem
-        self._finisher = Finisher(self._finish, self._resource, self._options, self._clock)
+        self._finisher = Finisher(self._finish, self._work, self._resource, self._options, self._clock)
 
     async def close(self) -> None:
         """See ResourceManager."""

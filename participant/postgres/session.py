@@ -42,6 +42,8 @@ _READ, _READY = int(Wait.R), int(Ready.R)
 _FINE = {int(ExecStatus.COMMAND_OK), int(ExecStatus.TUPLES_OK)}
 _IDLE = int(TransactionStatus.IDLE)
 _IN_TRANSACTION = int(TransactionStatus.INTRANS)
+SYNCHRONOUS_COMMIT = "current_setting('synchronous_commit')"
+"""SQL for how durable a session's commits are: the one setting that would weaken a COMMIT PREPARED, and silently."""
 _CHANGING = (b"UPDATE", b"INSERT", b"DELETE", b"MERGE")
 
 
@@ -62,6 +64,8 @@ class Session(psycopg.AsyncConnection[TupleRow]):
 
     limits: Limits | None = None
     """Watches over commands that have a limit in time."""
+    may_finish: bool = False
+    """It may be lent to phase two when it is idle."""
     _loop: asyncio.AbstractEventLoop | None = None  # asking asyncio for it costs a system call
     _reading_fd: int | None = None
     _waiter: asyncio.Future[None] | None = None
@@ -234,6 +238,8 @@ class BranchConnection(Session):
 
     backend_pid: int = 0
     """The server's process at its other end; libpq forgets it with the connection."""
+    synchronous_commit: str | None = None
+    """What it was before any work used the connection."""
     changed: bool = False
     """A statement of the branch has changed rows."""
     left: bool = False
@@ -241,9 +247,19 @@ class BranchConnection(Session):
 
     def begin_branch(self) -> None:
         """Forget what the branch before did, and chose."""
-        self.changed = self.left = False
+        self.changed = self.left = self.may_finish = False
         self.row_factory = tuple_row
         self.cursor_factory = BranchCursor
+
+    def on_settled(self, synchronous_commit: str | None) -> None:
+        """Take note of what the work has made of its session, for a SET outlives its branch.
+
+        What else work may have set, a role or a time limit, makes a COMMIT PREPARED fail, which shows.
+
+        Args:
+            synchronous_commit: how it is set now.
+        """
+        self.may_finish = synchronous_commit == self.synchronous_commit
 
     def on_statement(self, result: PGresult | None) -> None:
         """Take note of a statement of the branch."""

@@ -14,6 +14,7 @@ class Connection:
     """As much of one as the pool looks at."""
 
     is_idle = True
+    may_finish = True
     closed = broken = False
 
     async def close(self) -> None:
@@ -85,3 +86,41 @@ async def test_an_attempt_to_connect_that_fails_leaves_its_room() -> None:
         with pytest.raises(ValueError, match="no"):
             await pool.take(0.0, refuse)
     assert (await pool.take(0.0, nothing))[0].closed is False
+
+
+async def test_what_was_given_back_last_is_lent_first_and_half_of_the_room_stays() -> None:
+    pool = make_pool(4)
+    taken = [(await pool.take(1.0, nothing))[0] for _ in range(4)]
+    for connection in taken:
+        await pool.give(connection)
+    lent = [pool.lend(), pool.lend(), pool.lend()]
+    assert lent == [taken[3], taken[2], None]
+    assert [await pool.take(0.0, nothing), await pool.take(0.0, nothing)] == [(taken[1], None), (taken[0], None)]
+
+
+async def test_nothing_is_lent_while_work_has_half_of_the_room() -> None:
+    pool = make_pool(3)
+    held, again = (await pool.take(1.0, nothing))[0], (await pool.take(1.0, nothing))[0]
+    await pool.give(again)
+    assert pool.lend() is None
+    await pool.give(held)
+    assert pool.lend() is held
+
+
+async def test_a_connection_that_is_not_fit_is_not_lent() -> None:
+    pool = make_pool(2)
+    connection, _ = await pool.take(1.0, nothing)
+    connection.may_finish = False
+    await pool.give(connection)
+    assert pool.lend() is None
+
+
+async def test_what_was_lent_is_room_again_when_it_comes_back() -> None:
+    pool = make_pool(2)
+    held, _ = await pool.take(1.0, nothing)
+    await pool.give(held)
+    for _ in range(3):
+        lent = pool.lend()
+        assert (lent, pool.busy_count) == (held, 1)
+        await pool.give(lent)
+    assert pool.busy_count == 0
