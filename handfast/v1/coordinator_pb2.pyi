@@ -736,24 +736,133 @@ class CoordinatorReply(_message.Message):
 Global___CoordinatorReply: _TypeAlias = CoordinatorReply  # noqa: Y015
 
 @_typing.final
+class ExecuteColumns(_message.Message):
+    """Many Executes of one shape, spelled as columns: the same resources, operations, timeout and wait, a row for each
+    transaction. They mean what as many single calls mean, row i having the id `first_id` + i, and each is answered by
+    itself, in columns or in a reply of its own. Only over frame ports; a sender need not use them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    GTRIDS_FIELD_NUMBER: _builtins.int
+    PAYLOADS_FIELD_NUMBER: _builtins.int
+    first_id: _builtins.int
+    """The id of row 0. All ids from here to `first_id` + `count` - 1 are calls of this stream."""
+    count: _builtins.int
+    """How many rows."""
+    timeout_ms: _builtins.int
+    """As in ExecuteRequest, for each row."""
+    wait: Global___Wait.ValueType
+    """As in ExecuteRequest, for each row."""
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where each row's operations are done, in their order."""
+
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is done there: one name for each of `resources`."""
+
+    @_builtins.property
+    def gtrids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rows' gtrids; none at all lets the coordinator choose them."""
+
+    @_builtins.property
+    def payloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The payloads: those of row 0 in the order of `resources`, then those of row 1, and so on."""
+
+    def __init__(
+        self,
+        *,
+        first_id: _builtins.int = ...,
+        count: _builtins.int = ...,
+        timeout_ms: _builtins.int = ...,
+        wait: Global___Wait.ValueType = ...,
+        resources: _abc.Iterable[_builtins.str] | None = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        gtrids: _abc.Iterable[_builtins.str] | None = ...,
+        payloads: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first_id", b"first_id", "gtrids", b"gtrids", "names", b"names", "payloads", b"payloads", "resources", b"resources", "timeout_ms", b"timeout_ms", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecuteColumns: _TypeAlias = ExecuteColumns  # noqa: Y015
+
+@_typing.final
+class CommittedColumns(_message.Message):
+    """Answers to Executes that came in columns, of which there is nothing to tell but this: they have committed, as an
+    ExecuteResponse with gtrid, OUTCOME_COMMITTED and results says. In any order; every other answer is a reply.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    GTRIDS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    RESULTS_EACH_FIELD_NUMBER: _builtins.int
+    results_each: _builtins.int
+    """How many results each has."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The calls' ids."""
+
+    @_builtins.property
+    def gtrids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The transactions, one for each id."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What the operations returned: `results_each` of the first, then those of the second, and so on."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+        gtrids: _abc.Iterable[_builtins.str] | None = ...,
+        results: _abc.Iterable[_builtins.bytes] | None = ...,
+        results_each: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gtrids", b"gtrids", "ids", b"ids", "results", b"results", "results_each", b"results_each"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommittedColumns: _TypeAlias = CommittedColumns  # noqa: Y015
+
+@_typing.final
 class CoordinatorConnectRequest(_message.Message):
     """A batch of calls."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLS_FIELD_NUMBER: _builtins.int
+    EXECUTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoordinatorCall]:
         """In the order they were made."""
+
+    @_builtins.property
+    def executes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecuteColumns]:
+        """More calls, in columns; taken after `calls`. Only over frame ports."""
 
     def __init__(
         self,
         *,
         calls: _abc.Iterable[Global___CoordinatorCall] | None = ...,
+        executes: _abc.Iterable[Global___ExecuteColumns] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "executes", b"executes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -766,18 +875,24 @@ class CoordinatorConnectResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLIES_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoordinatorReply]:
         """In the order they became ready."""
+
+    @_builtins.property
+    def committed(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommittedColumns]:
+        """More answers, in columns, to calls that came in columns."""
 
     def __init__(
         self,
         *,
         replies: _abc.Iterable[Global___CoordinatorReply] | None = ...,
+        committed: _abc.Iterable[Global___CommittedColumns] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "replies", b"replies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -800,24 +800,187 @@ class ParticipantReply(_message.Message):
 Global___ParticipantReply: _TypeAlias = ParticipantReply  # noqa: Y015
 
 @_typing.final
+class PrepareColumns(_message.Message):
+    """Many Prepares of one branch name, with one operation each, spelled as columns: a row for each transaction. They mean
+    what as many single calls mean, row i having the id `first_id` + i, and each is answered by itself, in columns or in
+    a reply of its own. Only over frame ports; a sender need not use them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_ID_FIELD_NUMBER: _builtins.int
+    BQUAL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    GTRIDS_FIELD_NUMBER: _builtins.int
+    PAYLOADS_FIELD_NUMBER: _builtins.int
+    first_id: _builtins.int
+    """The id of row 0. There are as many rows as `gtrids`, and their ids are calls of this stream."""
+    bqual: _builtins.str
+    """The branches: `resource.instance`, the same in each transaction."""
+    name: _builtins.str
+    """What each row's one operation is called; it is done on the branch's resource."""
+    timeout_ms: _builtins.int
+    """As in PrepareRequest, for each row."""
+    @_builtins.property
+    def gtrids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The transactions."""
+
+    @_builtins.property
+    def payloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The operation's payload, one for each transaction."""
+
+    def __init__(
+        self,
+        *,
+        first_id: _builtins.int = ...,
+        bqual: _builtins.str = ...,
+        name: _builtins.str = ...,
+        timeout_ms: _builtins.int = ...,
+        gtrids: _abc.Iterable[_builtins.str] | None = ...,
+        payloads: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bqual", b"bqual", "first_id", b"first_id", "gtrids", b"gtrids", "name", b"name", "payloads", b"payloads", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareColumns: _TypeAlias = PrepareColumns  # noqa: Y015
+
+@_typing.final
+class YesColumns(_message.Message):
+    """Answers to Prepares that came in columns, of which there is nothing to tell but this: they voted YES, as a
+    PrepareResponse with VOTE_YES, a proof and one result says. In any order; every other answer is a reply.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The calls' ids."""
+
+    @_builtins.property
+    def proofs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The proofs, one for each id."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What the operation returned, one for each id."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+        proofs: _abc.Iterable[_builtins.str] | None = ...,
+        results: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "proofs", b"proofs", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___YesColumns: _TypeAlias = YesColumns  # noqa: Y015
+
+@_typing.final
+class CommitColumns(_message.Message):
+    """Many Commits of one branch name, spelled as columns: a row for each transaction. As PrepareColumns otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_ID_FIELD_NUMBER: _builtins.int
+    BQUAL_FIELD_NUMBER: _builtins.int
+    GTRIDS_FIELD_NUMBER: _builtins.int
+    PROOFS_FIELD_NUMBER: _builtins.int
+    first_id: _builtins.int
+    """The id of row 0. There are as many rows as `gtrids`, and their ids are calls of this stream."""
+    bqual: _builtins.str
+    """The branches: `resource.instance`, the same in each transaction."""
+    @_builtins.property
+    def gtrids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The transactions."""
+
+    @_builtins.property
+    def proofs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tokens from the branches' votes, one for each transaction."""
+
+    def __init__(
+        self,
+        *,
+        first_id: _builtins.int = ...,
+        bqual: _builtins.str = ...,
+        gtrids: _abc.Iterable[_builtins.str] | None = ...,
+        proofs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bqual", b"bqual", "first_id", b"first_id", "gtrids", b"gtrids", "proofs", b"proofs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitColumns: _TypeAlias = CommitColumns  # noqa: Y015
+
+@_typing.final
+class DoneColumns(_message.Message):
+    """Answers to Commits that came in columns, of which there is nothing to tell but this: the branches have ended
+    COMMITTED, without evidence. In any order; every other answer is a reply.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The calls' ids."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DoneColumns: _TypeAlias = DoneColumns  # noqa: Y015
+
+@_typing.final
 class ParticipantConnectRequest(_message.Message):
     """A batch of calls."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLS_FIELD_NUMBER: _builtins.int
+    PREPARES_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParticipantCall]:
         """In the order they were made."""
+
+    @_builtins.property
+    def prepares(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrepareColumns]:
+        """More calls, in columns; taken after `calls`. Only over frame ports."""
+
+    @_builtins.property
+    def commits(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommitColumns]:
+        """The same; taken after `prepares`."""
 
     def __init__(
         self,
         *,
         calls: _abc.Iterable[Global___ParticipantCall] | None = ...,
+        prepares: _abc.Iterable[Global___PrepareColumns] | None = ...,
+        commits: _abc.Iterable[Global___CommitColumns] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "commits", b"commits", "prepares", b"prepares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -830,18 +993,30 @@ class ParticipantConnectResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLIES_FIELD_NUMBER: _builtins.int
+    YES_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParticipantReply]:
         """In the order they became ready."""
+
+    @_builtins.property
+    def yes(self) -> _containers.RepeatedCompositeFieldContainer[Global___YesColumns]:
+        """More answers, in columns, to calls that came in columns."""
+
+    @_builtins.property
+    def done(self) -> _containers.RepeatedCompositeFieldContainer[Global___DoneColumns]:
+        """The same."""
 
     def __init__(
         self,
         *,
         replies: _abc.Iterable[Global___ParticipantReply] | None = ...,
+        yes: _abc.Iterable[Global___YesColumns] | None = ...,
+        done: _abc.Iterable[Global___DoneColumns] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replies", b"replies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "replies", b"replies", "yes", b"yes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
