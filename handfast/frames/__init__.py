@@ -5,6 +5,7 @@ unary contract, which any language can implement, and a ``Connect(stream Frame) 
 package is that second way, for both services and both sides:
 
     service.py   what is carried: request type → field of the frame's call, response type → field of its reply
+    columns.py   many calls of one kind, spelled once for all of them, over frame connections
     failure.py   how a call fails, and how an error of the catalog crosses the wire (in a frame, in a unary status)
     calls.py     the calling side: CallStream, with its fallback to unary calls
     serving.py   the serving side: serve_frames, and answer_unary for the unary twin of the same dispatch
@@ -21,6 +22,7 @@ is no timer: an idle sender sends at once, a busy one sends large frames, and no
 from handfast.frames.calls import CallStream, OnReply
 from handfast.frames.carried import carried
 from handfast.frames.channels import MESSAGE_BYTES_MAX, channel_options, server_options
+from handfast.frames.columns import ColumnReplies, ColumnsReply, TakeColumns
 from handfast.frames.failure import (
     LOST,
     TIMEOUT,
@@ -47,12 +49,15 @@ __all__ = [
     "UNREACHABLE",
     "CallFailed",
     "CallStream",
+    "ColumnReplies",
+    "ColumnsReply",
     "Dispatch",
     "FramePort",
     "FramedService",
     "Method",
     "OnReply",
     "Reply",
+    "TakeColumns",
     "abort",
     "answer_unary",
     "careful",

@@ -1,14 +1,20 @@
-"""What a framed service carries, read from its descriptor: the .proto files are the only list of methods."""
+"""What a framed service carries, read from its descriptor: the .proto files are the only list of methods.
+
+What of it also travels as columns is listed below, for which fields make up a row is more than a descriptor says.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from handfast.catalog import HandfastFault
+from handfast.frames.columns import ColumnKind, Commits, Executes, Prepares, Rows
 from handfast.frames.reading import reader_or_none
 from handfast.v1 import coordinator_pb2, participant_pb2
 
@@ -46,6 +52,8 @@ class FramedService:
         call_frame: makes an empty frame of calls.
         reply_frame: makes an empty frame of replies.
         parse_reply_frame: reads a frame of replies from its bytes; None when they are none.
+        columns: what also travels as columns, in the order in which a frame's are taken.
+        columns_by_type: the same by the type of the calls' columns, of the answers' columns, and of the request.
     """
 
     name: str
@@ -55,6 +63,8 @@ class FramedService:
     call_frame: Callable[[], Message]
     reply_frame: Callable[[], Message]
     parse_reply_frame: Callable[[bytes], Message | None]
+    columns: tuple[ColumnKind, ...]
+    columns_by_type: dict[type[Message], ColumnKind]
 
     def method(self, request: Message) -> Method:
         """The method that takes this request.
@@ -67,9 +77,47 @@ class FramedService:
         except KeyError:
             raise TypeError(f"{self.name} has no method that takes a {type(request).__name__}") from None
 
+    def kind_of(self, columns: Message) -> ColumnKind:
+        """The kind of columns, of calls or of answers.
 
-def framed_service(service: ServiceDescriptor) -> FramedService:
+        Raises:
+            TypeError: the service has none like them.
+        """
+        try:
+            return self.columns_by_type[type(columns)]
+        except KeyError:
+            raise TypeError(f"{self.name} has no columns of type {type(columns).__name__}") from None
+
+    def rows_in(self, frame: Any) -> list[Rows]:
+        """The columns of a frame of calls, each with all its rows.
+
+        Raises:
+            HandfastFault: MESSAGE_MALFORMED, by which the stream is to be ended. How many calls they are can't be told,
+                so they can't be answered one by one.
+        """
+        found = []
+        for kind in self.columns:
+            for columns in getattr(frame, kind.field):
+                if problem := kind.problem(columns):
+                    raise HandfastFault("MESSAGE_MALFORMED", kind=type(columns).__name__, problem=problem)
+                found.append(Rows(kind, columns, 0, kind.count(columns)))
+        return found
+
+    def answers_in(self, frame: Any) -> int:
+        """How many calls a frame of replies answers."""
+        count = len(frame.replies)
+        for kind in self.columns:
+            for answer in getattr(frame, kind.answer_field):
+                count += len(answer.ids)
+        return count
+
+
+def framed_service(service: ServiceDescriptor, columns: Sequence[ColumnKind] = ()) -> FramedService:
     """Describe a service with a ``Connect`` method.
+
+    Args:
+        service: its descriptor.
+        columns: what also travels as columns, in the order in which a frame's are taken.
 
     Raises:
         ValueError: a request travels in frames and its response does not.
@@ -95,6 +143,8 @@ def framed_service(service: ServiceDescriptor) -> FramedService:
         call_frame=call_frame,
         reply_frame=reply_frame,
         parse_reply_frame=reader_or_none(reply_frame),
+        columns=tuple(columns),
+        columns_by_type={kind: one for one in columns for kind in (one.calls, one.answers, one.request)},
     )
 
 
@@ -107,8 +157,8 @@ def _payload_fields(envelopes: FieldDescriptor) -> dict[type[Message], str]:
     return {GetMessageClass(field.message_type): field.name for field in fields if field.message_type is not None}
 
 
-COORDINATOR = framed_service(coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"])
+COORDINATOR = framed_service(coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"], [Executes()])
 """What applications and participants ask of the coordinator."""
 
-PARTICIPANT = framed_service(participant_pb2.DESCRIPTOR.services_by_name["Participant"])
+PARTICIPANT = framed_service(participant_pb2.DESCRIPTOR.services_by_name["Participant"], [Prepares(), Commits()])
 """What the coordinator asks of a participant."""
