@@ -108,7 +108,7 @@ class Cohort:
 
         Args:
             branch: which, as an index of ``bquals``.
-            rows: where.
+            rows: where; kept, and not to be changed by the caller any more.
             proofs: the token from each vote.
             now_s: when, by the driver's monotonic clock.
             unix_ms: when, in milliseconds since 1970.
@@ -118,7 +118,12 @@ class Cohort:
 
         Raises:
             CohortViolated: a row had this vote, or stands elsewhere; or it is past the deadline. Nothing was taken.
+            ValueError: there is not one proof for each row. Nothing was taken.
         """
+        if not self._check(rows, branch):
+            return []
+        if len(proofs) != len(rows):
+            raise ValueError(f"{len(rows)} votes with {len(proofs)} proofs")
         known, answered = self.proofs[branch], self._answered[branch]
         stages, missing = self.stages, self._missing
         if now_s > self.deadline_s:
@@ -146,6 +151,8 @@ class Cohort:
         Raises:
             CohortViolated: a row has offered none. Nothing was taken.
         """
+        if not self._check(rows):
+            return
         stages = self.stages
         for row in rows:
             if stages[row] != OFFERED:
@@ -163,6 +170,8 @@ class Cohort:
         Raises:
             CohortViolated: a row stands elsewhere. Nothing was taken.
         """
+        if not self._check(rows, branch):
+            return []
         answered, stages, missing = self._answered[branch], self.stages, self._missing
         for row in rows:
             if stages[row] != COMMITTING or answered[row] != 1:
@@ -179,6 +188,16 @@ class Cohort:
                 ended.append(row)
         return ended
 
+    def _check(self, rows: Sequence[int], branch: int = 0) -> bool:
+        """Whether there are any rows; each must be one, once, and the branch too: Python would count from the end."""
+        if not rows:
+            return False
+        if len(set(rows)) != len(rows):
+            raise CohortViolated(self.gtrids[rows[0]], "a row stands twice among those that came with it")
+        if min(rows) < 0 or max(rows) >= len(self.stages) or not 0 <= branch < len(self.bquals):
+            raise CohortViolated(self.gtrids[0], "something came for a row or a branch that is none of its")
+        return True
+
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     def leave(self, row: int) -> tuple[GlobalTransaction, Effects, list[tuple[int, e.Event]]]:
@@ -187,7 +206,12 @@ class Cohort:
         Returns:
             The machine; what came out of its last step, which has been or is being carried out; and its history, each
             event with its time in milliseconds since 1970.
+
+        Raises:
+            CohortViolated: it has left already, and there is a machine for it.
         """
+        if self.stages[row] == LEFT:
+            raise CohortViolated(self.gtrids[row], "it leaves a second time")
         history = self.history(row)
         machine = GlobalTransaction(self.gtrids[row], self.deadline_s)
         effects = NOTHING

@@ -1,16 +1,14 @@
 """What the protocol core costs, counted: a step that grows dearer has to be seen, and time is no measure for a test.
 
-Counted are the bytecode instructions of one committed transaction. They are the same on every machine, which machine
-instructions are not (they change with the interpreter's build), and differ from one Python version to the next.
+Counted are the bytecode instructions of one committed transaction.
 """
 
 import sys
-from types import FrameType
-from typing import Any
 
 from coordinator.protocol import events as e
 from coordinator.protocol.states import Decision, Outcome, TransactionState, Vote
 from coordinator.protocol.transaction import GlobalTransaction
+from tests.unit.protocol.counting import Counting
 
 BRANCHES = ("accounts.one", "ledger.one")
 INSTRUCTIONS = {(3, 11): 1333, (3, 12): 1236, (3, 13): 1190}
@@ -28,24 +26,11 @@ def events() -> list[e.Event]:
 def counted() -> tuple[int, int]:
     """Step a machine through it; return how many instructions and how many Python calls that took."""
     machine, steps = GlobalTransaction("k3v9q2xw-3-0m9xk2f1c-2s", 1e9), events()
-    instructions = calls = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal instructions, calls
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        instructions += event == "opcode"
-        calls += event == "call"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with Counting() as count:
         for event in steps:
             machine.step(event)
-    finally:
-        sys.settrace(before)
     assert machine.state is TransactionState.COMMITTED
-    return instructions, calls
+    return count.instructions, count.calls
 
 
 def test_a_transaction_costs_the_protocol_core_exactly_so_many_instructions() -> None:
