@@ -217,14 +217,15 @@ class Database:
         done("BEGIN")
 
     def standing(self, session: Session, done: Done) -> None:
-        """pg_current_xact_id_if_assigned, the mark, the server's life."""
+        """pg_current_xact_id_if_assigned, the mark, synchronous_commit, the server's life."""
         transaction = session.transaction
         if transaction is None:
-            done((None, "", str(self.life)))
+            done((None, "", "on", str(self.life)))
         elif transaction.failed:
             done(errors.InFailedSqlTransaction("current transaction is aborted"))
         else:
-            done((None if transaction.xid is None else str(transaction.xid), transaction.mark, str(self.life)))
+            xid8 = None if transaction.xid is None else str(transaction.xid)
+            done((xid8, transaction.mark, "on", str(self.life)))
 
     def update(self, session: Session, row: str, amount: int, done: Done) -> None:
         """Add to a row, whose balance may not fall below 0. An amount of 0 only reads."""
@@ -287,7 +288,7 @@ class Database:
             return
         if session.transaction is not None and session.transaction.xid is None:
             self._assign(session.transaction)
-        self.prepare(session, gid, lambda tag: done(tag if isinstance(tag, psycopg.Error) else (row[:2], tag)))
+        self.prepare(session, gid, lambda tag: done(tag if isinstance(tag, psycopg.Error) else (row[:3], tag)))
 
     def end_open(self, session: Session, *, commit: bool, done: Done) -> None:
         """COMMIT or ROLLBACK."""

@@ -43,7 +43,7 @@ class SimulatedPostgres(PostgresResource):
 
     async def open(self, bqual: str) -> None:
         self._resource = bqual.partition(".")[0]
-        self._finisher = finish.Finisher(self._finish, self._resource, self._options, self._clock)
+        self._finisher = finish.Finisher(self._finish, self._work, self._resource, self._options, self._clock)
 
     async def _connect_branch(self) -> Any:
         return await self._connect(autocommit=False)
@@ -126,7 +126,7 @@ class SimulatedConnection:
         self.info = _Info(self)
         self.row_factory: object = None
         self.pgconn = self
-        self.changed = self.left = False
+        self.changed = self.left = self.may_finish = False
 
     # -- what participant.postgres.session has ---------------------------------------------------------------------
 
@@ -147,7 +147,11 @@ class SimulatedConnection:
 
     def begin_branch(self) -> None:
         """Forget what the branch before did."""
-        self.changed = self.left = False
+        self.changed = self.left = self.may_finish = False
+
+    def on_settled(self, synchronous_commit: str | None) -> None:
+        """Some of the sessions are not what they were, and end no branches."""
+        self.may_finish = synchronous_commit == "on" and self.session.pid % 4 != 0
 
     def shut_down(self) -> None:
         """End the connection both ways."""
