@@ -17,15 +17,26 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from benchmarks.loop import run
-from handfast.frames import PARTICIPANT, FramePort, Reply, careful, carried, serve_frames, server_options
+from handfast.frames import (
+    PARTICIPANT,
+    ColumnsReply,
+    FramePort,
+    Reply,
+    careful,
+    carried,
+    serve_frames,
+    server_options,
+)
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
 from handfast.v1 import types_pb2 as t
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+PROOF = "pg:123456789"
+
 _ANSWERS: dict[type[Message], Message] = {
-    p.PrepareRequest: p.PrepareResponse(vote=t.VOTE_YES, proof="pg:123456789", results=[b""]),
+    p.PrepareRequest: p.PrepareResponse(vote=t.VOTE_YES, proof=PROOF, results=[b""]),
     p.ParticipantCommitRequest: p.ParticipantCommitResponse(outcome=t.OUTCOME_COMMITTED),
     p.ParticipantRollbackRequest: p.ParticipantRollbackResponse(outcome=t.OUTCOME_ABORTED),
     p.RecoverRequest: p.RecoverResponse(),
@@ -36,6 +47,19 @@ _ANSWERS: dict[type[Message], Message] = {
 def dispatch(request: Message, reply: Reply) -> None:
     """Answer at once."""
     reply(_ANSWERS[type(request)])
+
+
+def take_columns(columns: Message, start: int, stop: int, reply: ColumnsReply) -> bool:
+    """Answer at once, in columns."""
+    if isinstance(columns, p.PrepareColumns):
+        count = stop - start
+        ids = range(columns.first_id + start, columns.first_id + stop)
+        reply.columns(p.YesColumns(ids=ids, proofs=[PROOF] * count, results=[b""] * count))
+    elif isinstance(columns, p.CommitColumns):
+        reply.columns(p.DoneColumns(ids=range(columns.first_id + start, columns.first_id + stop)))
+    else:
+        return False
+    return True
 
 
 class Unary(participant_pb2_grpc.ParticipantServicer):
@@ -65,7 +89,7 @@ class Batched(Unary):
         self, request_iterator: AsyncIterator[p.ParticipantConnectRequest], context: Context
     ) -> None:
         async with carried(self._frame_port, request_iterator, context) as (frames, replies):
-            await serve_frames(PARTICIPANT, frames, replies, dispatch)
+            await serve_frames(PARTICIPANT, frames, replies, dispatch, columns=take_columns)
 
 
 async def main(ports: list[str], servicer: Unary) -> None:

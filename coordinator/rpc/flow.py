@@ -2,39 +2,30 @@
 
 ``serve_frames`` reads frames from an iterator and writes frames to a context. ``Flow`` stands in the place of both. On
 the way in it gives large frames in slices, with a turn of the event loop after each, so that no frame holds up the
-others for longer than a slice takes; and it reads no further frame while the caller owes time (``shares``) or has
-too many calls that wait for an answer. That includes answers that the caller does not read: gRPC stops taking them,
-they stay unwritten, and so a client that only ever writes comes to a stop instead of filling the coordinator's memory.
+others for longer than a slice takes; a row of columns counts as the call that it is. And it reads no further frame
+while the caller owes time (``shares``) or has too many calls that wait for an answer. That includes answers that the
+caller does not read: gRPC stops taking them, they stay unwritten, and so a client that only ever writes comes to a stop
+instead of filling the coordinator's memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Protocol
 
 from coordinator.rpc.shares import BROKEN_S, BYTE_S, CALL_S, FRAME_S, Account
 from coordinator.runtime.clock import Clock
 from handfast.catalog import HandfastFault
+from handfast.frames import COORDINATOR
+from handfast.frames.columns import Rows, Slice
 
 SLICE_CALLS = 256
 """How many calls are handled in one go: as many as our own senders put into a frame."""
 
 SLICE_CALLS_CONTESTED = 32
 """The same for a caller that has used up most of its share."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A part of a frame.
-
-    Args:
-        calls: its calls.
-    """
-
-    calls: Sequence[Any]
 
 
 class SizedFrames(Protocol):
@@ -88,8 +79,8 @@ class Flow:
         """The frames, or slices of them, each when it is time for it.
 
         Raises:
-            HandfastFault: what came is no frame. It is paid for all the same, and more than by its bytes: for whoever
-                sends such a thing gRPC has unpacked all that came behind it.
+            HandfastFault: what came is no frame, or columns in it are none. It is paid for all the same, and more than
+                by its bytes: for whoever sends such a thing gRPC has unpacked all that came behind it.
         """
         try:
             async for piece in self._timely():
@@ -101,30 +92,33 @@ class Flow:
     async def _timely(self) -> AsyncIterator[Any]:
         async for frame in self._frames:
             size = self._frames.size
-            self._take(len(frame.calls), size)
+            columns = COORDINATOR.rows_in(frame)
+            count = len(frame.calls) + sum(map(len, columns))
+            self._take(count, size)
             self._account.charge(FRAME_S + size * BYTE_S)
-            async for piece in self._pieces(frame):
+            async for piece, calls in self._pieces(Slice(frame.calls, columns), count):
                 began_s = self._clock.now_s()
                 yield piece  # comes back when the calls in it were handled
-                self._account.charge(self._clock.now_s() - began_s + CALL_S * len(piece.calls))
+                self._account.charge(self._clock.now_s() - began_s + CALL_S * calls)
             await self._room()
             await self._account.admitted()
 
-    async def _pieces(self, frame: Any) -> AsyncIterator[Any]:
-        calls = frame.calls
-        if len(calls) <= SLICE_CALLS_CONTESTED:
-            yield frame
+    async def _pieces(self, whole: Slice, count: int) -> AsyncIterator[tuple[Slice, int]]:
+        """A frame in slices, and how many calls each has."""
+        calls_max = self._slice_calls() if count > SLICE_CALLS_CONTESTED else count
+        if count <= calls_max:
+            yield whole, count
             return
-        position = 0
-        while position < len(calls):
-            count = SLICE_CALLS_CONTESTED if self._account.nearly_used_up else SLICE_CALLS
-            if not position and len(calls) <= count:
-                yield frame
-                return
-            yield Slice(calls[position : position + count])
-            position += count
+        cutter = _Cutter(whole)
+        while count:
+            yield cutter.next(calls_max), min(calls_max, count)
+            count -= min(calls_max, count)
             await self._account.admitted()
             await self._clock.sleep(0)
+            calls_max = self._slice_calls()
+
+    def _slice_calls(self) -> int:
+        return SLICE_CALLS_CONTESTED if self._account.nearly_used_up else SLICE_CALLS
 
     def _take(self, calls: int, size: int) -> None:
         self._read += calls
@@ -141,7 +135,7 @@ class Flow:
 
     def write(self, frame: Any) -> Awaitable[None] | None:
         """Write a frame of replies, in gRPC's place; gives what to await before the next."""
-        count = len(frame.replies)
+        count = COORDINATOR.answers_in(frame)
         self._account.charge(FRAME_S + CALL_S * count)
         pending = self._context.write(frame)
         if pending is not None:
@@ -160,3 +154,31 @@ class Flow:
         while self._sizes and self._sizes[0][0] <= self._answered:
             self._bytes -= self._sizes.popleft()[1]
         self._drained.set()
+
+
+class _Cutter:
+    """Cuts a frame: its single calls first, and then its columns by rows.
+
+    Args:
+        whole: the frame.
+    """
+
+    def __init__(self, whole: Slice) -> None:
+        self._calls = whole.calls
+        self._columns = whole.columns
+        self._call = self._place = self._row = 0  # where to go on
+
+    def next(self, calls_max: int) -> Slice:
+        """The next so many calls, or those that are left."""
+        calls = self._calls[self._call : self._call + calls_max]
+        self._call += len(calls)
+        left, columns = calls_max - len(calls), list[Rows]()
+        while left and self._place < len(self._columns):
+            rows = self._columns[self._place]
+            stop = min(self._row + left, rows.stop)
+            columns.append(Rows(rows.kind, rows.columns, self._row, stop))
+            left -= stop - self._row
+            self._row = stop
+            if stop == rows.stop:
+                self._place, self._row = self._place + 1, 0
+        return Slice(calls, columns)

@@ -8,7 +8,10 @@ package is that second way, for both services and both sides:
     columns.py   many calls of one kind, spelled once for all of them, over frame connections
     failure.py   how a call fails, and how an error of the catalog crosses the wire (in a frame, in a unary status)
     calls.py     the calling side: CallStream, with its fallback to unary calls
+    outstanding.py, books.py, filling.py
+                 what of that has no answer yet, and what goes into a frame
     serving.py   the serving side: serve_frames, and answer_unary for the unary twin of the same dispatch
+    outbox.py    its replies
     gathering.py when a frame leaves
     reading.py   bytes from strangers, and what becomes of those that are no message
     connection.py, ports.py, dialing.py, carried.py, ways.py
@@ -19,7 +22,7 @@ A sender flushes whatever gathered while its last frame was being written, or wh
 is no timer: an idle sender sends at once, a busy one sends large frames, and nothing needs tuning.
 """
 
-from handfast.frames.calls import CallStream, OnReply
+from handfast.frames.calls import CallStream
 from handfast.frames.carried import carried
 from handfast.frames.channels import MESSAGE_BYTES_MAX, channel_options, server_options
 from handfast.frames.columns import ColumnReplies, ColumnsReply, TakeColumns
@@ -34,10 +37,12 @@ from handfast.frames.failure import (
     failure_of_rpc,
 )
 from handfast.frames.gathering import together
+from handfast.frames.outbox import Reply
+from handfast.frames.outstanding import OnReply
 from handfast.frames.ports import FramePort
 from handfast.frames.reading import careful
 from handfast.frames.service import COORDINATOR, PARTICIPANT, FramedService, Method
-from handfast.frames.serving import Dispatch, Reply, answer_unary, serve_frames
+from handfast.frames.serving import Dispatch, answer_unary, serve_frames
 
 __all__ = [
     "COORDINATOR",

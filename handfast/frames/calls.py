@@ -13,6 +13,9 @@ Two things are done once for many calls. A frame is held back while the loop's t
 one timer watches over all calls: it looks through them when the earliest could be due, which most have long been
 answered by then.
 
+Calls of one shape may be made as columns, by whoever has them so (``call_columns``); and those that wait together
+become columns by themselves. When rows time out, fail, or have to be made again, they become single calls first.
+
 A peer without ``Connect`` answers UNIMPLEMENTED; it has done nothing, so the calls of that stream are made again, as
 unary calls, and so are all later ones on this channel. Calls that frames don't carry are unary from the start.
 """
@@ -30,26 +33,26 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from handfast.frames.books import Books
 from handfast.frames.channels import CALL_BYTES_MAX, FRAME_BYTES_MAX
+from handfast.frames.columns import CELLS_MAX, ColumnReplies
 from handfast.frames.dialing import FrameDialer
 from handfast.frames.failure import (
     CallFailed,
-    failure_of_error,
     failure_of_rpc,
     lost,
     timed_out,
     too_large,
     unreachable,
 )
+from handfast.frames.filling import Filler
 from handfast.frames.gathering import Sender, together
+from handfast.frames.outstanding import Batch, Call, OnReply
 from handfast.frames.reading import reader_or_none
-from handfast.frames.service import FramedService, Method
+from handfast.frames.service import FramedService
 from handfast.frames.ways import Beside, OverGrpc
 
 Metadata = tuple[tuple[str, str], ...]
-
-OnReply = Callable[[Message | CallFailed], None]
-"""Told the answer, exactly once, on the loop's thread."""
 
 CONNECT_TIMEOUT_S = 5.0
 """How long a connection attempt may take before its calls fail; an address that swallows packets gives no answer."""
@@ -64,28 +67,8 @@ class _NoWay(Exception):
     """No connection, and why."""
 
 
-class _Call:
-    """One call that has no answer yet."""
-
-    __slots__ = ("again", "due_s", "id", "method", "on_reply", "request", "size", "task", "timeout_s", "written")
-
-    def __init__(self, id: int, method: Method, request: Message, on_reply: OnReply, timeout_s: float | None) -> None:
-        self.id = id
-        self.method = method
-        self.request = request
-        self.size = request.ByteSize()
-        self.on_reply = on_reply
-        self.timeout_s = timeout_s
-        self.due_s = math.inf
-        self.task: asyncio.Task[None] | None = None
-        self.written = False
-        self.again = False
-
-
 class CallStream:
     """Calls to one peer, in batches where the peer can and one by one where it can't.
-
-    ``last_error`` says why the last call failed; it is empty when that one did not.
 
     Args:
         channel: the way to the peer; stays the caller's to close.
@@ -97,8 +80,6 @@ class CallStream:
         metadata: gives what goes along with each stream and each unary call.
         dialer: the way to the peer's frame port; None sends all frames over gRPC.
     """
-
-    last_error: str = ""
 
     def __init__(
         self,
@@ -121,14 +102,16 @@ class CallStream:
         self._metadata = metadata
         self._dialer = dialer
         self._next_id = 1
-        self._outstanding: dict[int, _Call] = {}
-        self._queue: deque[_Call] = deque()
+        self._books = Books(service, self._peer)
+        self._outstanding = self._books.calls
+        self._queue: deque[Call | Batch] = deque()
+        self._filler = Filler(service, self._queue, self._outstanding, frame_messages_max, self._new_ids)
         self._sender: Sender | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # asking asyncio for it costs a system call
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_s = math.inf
         self._life: asyncio.Task[None] | None = None
-        self._open = False
+        self._open = self._beside = False
         self._answered = self._nonsense = False
         self._batched: bool | None = None
         self._closed = False
@@ -141,9 +124,19 @@ class CallStream:
         )
 
     @property
+    def last_error(self) -> str:
+        """Why the last call failed; empty when that one did not."""
+        return self._books.last_error
+
+    @property
     def batched(self) -> bool | None:
         """Whether the peer takes batches; None until it has shown it."""
         return self._batched
+
+    @property
+    def takes_columns(self) -> bool:
+        """Whether columns sent now would travel as columns: frames travel beside gRPC."""
+        return self._beside
 
     def call(self, request: Message, on_reply: OnReply, *, timeout_s: float | None = None) -> None:
         """Make a call; returns at once.
@@ -157,6 +150,35 @@ class CallStream:
             TypeError: the service has no method that takes this request.
         """
         self._start(request, on_reply, timeout_s)
+
+    def call_columns(self, columns: Any, count: int, replies: ColumnReplies, *, timeout_s: float) -> None:
+        """Make many calls, which travel as columns where they can, and one by one where not; returns at once.
+
+        Args:
+            columns: the calls; their first id is set here. Must not be changed before the last answer.
+            count: how many rows they have.
+            replies: told what became of each row.
+            timeout_s: how long to wait for each answer, in seconds.
+
+        Raises:
+            TypeError: the service has no such columns.
+            ValueError: they are not well-formed, or have another number of rows.
+        """
+        kind = self._service.kind_of(columns)
+        columns.first_id = self._new_ids(count)
+        if problem := kind.problem(columns) or ("" if kind.count(columns) == count else f"its rows are not {count}"):
+            raise ValueError(f"{type(columns).__name__} is not well-formed: {problem}")
+        size = columns.ByteSize()
+        batch = Batch(kind, self._service.methods[kind.request], columns, count, size, replies, timeout_s)
+        if self._sender is None or not self._beside or size > FRAME_BYTES_MAX or 2 * count > CELLS_MAX:
+            for call in batch.singled_out():
+                self._begin(call)
+            return
+        self._expect(batch)
+        self._books.batches.add(batch)
+        self._queue.append(batch)
+        if not self._sender.busy:
+            self._sender.wake()
 
     async def ask(self, request: Message, *, timeout_s: float | None = None) -> Message:
         """Make a call and wait for its response.
@@ -175,7 +197,7 @@ class CallStream:
         try:
             reply = await answer
         finally:
-            self._drop(call)
+            self._books.drop(call)
         if isinstance(reply, CallFailed):
             raise reply
         return reply
@@ -195,59 +217,45 @@ class CallStream:
 
     # -- starting and settling calls -------------------------------------------------------------------------------
 
-    def _start(self, request: Message, on_reply: OnReply, timeout_s: float | None) -> _Call:
-        method = self._service.method(request)
-        call = _Call(self._next_id, method, request, on_reply, timeout_s)
-        self._next_id += 1
+    def _start(self, request: Message, on_reply: OnReply, timeout_s: float | None) -> Call:
+        call = Call(self._new_ids(1), self._service.method(request), request, on_reply, timeout_s)
+        self._begin(call)
+        return call
+
+    def _new_ids(self, count: int) -> int:
+        first_id = self._next_id
+        self._next_id += count
+        return first_id
+
+    def _begin(self, call: Call) -> None:
         if self._closed or call.size > CALL_BYTES_MAX:
-            asyncio.get_running_loop().call_soon(self._tell, call, self._refusal(call))
-            return call
+            asyncio.get_running_loop().call_soon(self._books.tell, call, self._refusal(call))
+            return
         self._outstanding[call.id] = call
-        if timeout_s is not None:
-            self._expect(call, timeout_s)
-        if self._batched is False or method.field is None:
+        if call.timeout_s is not None:
+            self._expect(call)
+        if self._batched is False or call.method.field is None:
             call.task = asyncio.create_task(self._call_unary(call))
-            return call
+            return
         self._queue.append(call)
         if self._sender is not None:
             if not self._sender.busy:
                 self._sender.wake()
         elif self._life is None:
             self._life = asyncio.create_task(self._live())
-        return call
 
-    def _refusal(self, call: _Call) -> CallFailed:
+    def _refusal(self, call: Call) -> CallFailed:
         if self._closed:
             return unreachable(self._peer, "the connection was closed by this side")
         return too_large(type(call.request).__name__, call.size, CALL_BYTES_MAX)
 
-    def _drop(self, call: _Call) -> bool:
-        """Take a call off the books; False when it was settled before."""
-        if self._outstanding.pop(call.id, None) is None:
-            return False
-        if call.task is not None:
-            call.task.cancel()
-        return True
-
-    def _settle(self, call: _Call, reply: Message | CallFailed) -> None:
-        if self._drop(call):
-            self._tell(call, reply)
-
-    def _tell(self, call: _Call, reply: Message | CallFailed) -> None:
-        self.last_error = reply.message if isinstance(reply, CallFailed) else ""
-        try:
-            call.on_reply(reply)
-        except Exception:
-            # One caller's defect must not end the reader, on which all others wait.
-            log.exception("the callback of a %s to %s failed", call.method.name, self._peer)
-
     # -- timeouts --------------------------------------------------------------------------------------------------
 
-    def _expect(self, call: _Call, timeout_s: float) -> None:
+    def _expect(self, call: Call | Batch) -> None:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        call.due_s = loop.time() + timeout_s
+        call.due_s = loop.time() + (call.timeout_s or 0.0)
         if call.due_s < self._timer_due_s:
             self._look_at(loop, call.due_s)
 
@@ -261,9 +269,11 @@ class CallStream:
         self._timer, self._timer_due_s = None, math.inf
         loop = asyncio.get_running_loop()
         now_s = loop.time()
+        self._books.single_out(now_s)
         for call in [call for call in self._outstanding.values() if call.due_s <= now_s]:
-            self._settle(call, timed_out(self._peer, call.timeout_s or 0.0, written=call.written))
+            self._books.settle(call, timed_out(self._peer, call.timeout_s or 0.0, written=call.written))
         due_s = min((call.due_s for call in self._outstanding.values()), default=math.inf)
+        due_s = min(due_s, self._books.batches.due_s())
         if due_s < self._timer_due_s:
             self._look_at(loop, max(due_s, now_s + TICK_S))
 
@@ -275,7 +285,7 @@ class CallStream:
         try:
             await self._reach()
             way = await self._chosen_way(self._connect())
-            self._open = True
+            self._open, self._beside = True, isinstance(way, Beside)
             sender = self._sender = self._sender_on(way)
             sender.wake()
             try:
@@ -283,7 +293,7 @@ class CallStream:
                 spared = way.answered_all
                 problem = "it sent what is no frame" if self._nonsense else "the peer ended it"
             finally:
-                self._sender = None
+                self._sender, self._beside = None, False
                 sender.stop()
                 way.cancel()
         except _NoWay as failure:
@@ -345,7 +355,7 @@ class CallStream:
 
     def _sender_on(self, way: OverGrpc | Beside) -> Sender:
         def write() -> Awaitable[None] | None:
-            frame = self._gather()
+            frame = self._filler.frame(in_columns=self._beside)
             return None if frame is None else way.write(frame)
 
         def on_failure(problem: BaseException) -> None:
@@ -362,21 +372,7 @@ class CallStream:
 
     def _under_way(self) -> int:
         # What timed out is still in the queue, so this may come out too small.
-        return len(self._outstanding) - len(self._queue)
-
-    def _gather(self) -> Message | None:
-        """Take what waits, in order, up to a full frame; None when all of it timed out meanwhile."""
-        frame: Any = self._service.call_frame()
-        count = size = 0
-        while self._queue and count < self._frame_messages_max and size < FRAME_BYTES_MAX:
-            call = self._queue.popleft()
-            if call.id not in self._outstanding:
-                continue
-            call.written = True
-            getattr(frame.calls.add(id=call.id), call.method.field or "").CopyFrom(call.request)
-            count += 1
-            size += call.size
-        return frame if count else None
+        return len(self._books) - len(self._queue)
 
     def _take(self, frame: Any) -> bool:
         """Settle the calls that a frame answers; False when it is none."""
@@ -385,36 +381,24 @@ class CallStream:
             return False
         self._answered = self._batched = True
         with together:
-            self._take_replies(frame.replies)
+            self._books.take(frame)
         return True
-
-    def _take_replies(self, replies: Any) -> None:
-        for reply in replies:
-            call = self._outstanding.pop(reply.id, None)
-            if call is None:
-                continue  # it timed out, and its caller was told so
-            field = reply.WhichOneof("response")
-            if field == call.method.field:
-                self._tell(call, getattr(reply, field))
-            elif field == "error":
-                self._tell(call, failure_of_error(reply.error))
-            else:
-                problem = f"it answered {call.method.name} with {field or 'nothing'}"
-                self._tell(call, lost(self._peer, problem, written=True))
 
     def _fail_all(self, problem: str, status: grpc.StatusCode | None) -> None:
         """Settle every call of the stream that ended. Those that travel by themselves have an end of their own."""
         number = None if status is None else status.value[0]
         self._queue.clear()
+        self._books.single_out()
         for call in [call for call in self._outstanding.values() if call.task is None or self._closed]:
-            self._settle(call, lost(self._peer, problem, written=call.written, grpc_status=number))
+            self._books.settle(call, lost(self._peer, problem, written=call.written, grpc_status=number))
 
     def _make_again(self, problem: str) -> None:
         """Make the calls on another stream that the peer has left unread; once each, for it may go on like that."""
         self._queue.clear()
+        self._books.single_out()
         for call in [call for call in self._outstanding.values() if call.task is None]:
             if call.again:
-                self._settle(call, lost(self._peer, problem, written=False))
+                self._books.settle(call, lost(self._peer, problem, written=False))
             else:
                 call.again, call.written = True, False
                 self._queue.append(call)
@@ -432,7 +416,7 @@ class CallStream:
                 call.written = False
                 call.task = asyncio.create_task(self._call_unary(call))
 
-    async def _call_unary(self, call: _Call) -> None:
+    async def _call_unary(self, call: Call) -> None:
         method: grpc.aio.UnaryUnaryMultiCallable[Any, Message | None] = self._channel.unary_unary(
             call.method.path,
             request_serializer=_serialize,
@@ -452,7 +436,7 @@ class CallStream:
             reply = unreachable(self._peer, "its channel is closed")
         call.task = None  # settling cancels a call's task, and this is it
         nothing = f"its answer is no {call.method.response.DESCRIPTOR.name}"
-        self._settle(call, lost(self._peer, nothing, written=True) if reply is None else reply)
+        self._books.settle(call, lost(self._peer, nothing, written=True) if reply is None else reply)
 
 
 def _nothing() -> None:

@@ -156,13 +156,21 @@ class ColumnKind(ABC):
     def answer_of(self, ids: Sequence[int], responses: Sequence[Any]) -> Message:
         """Responses of one shape as columns."""
 
+
+class GatheredKind(ColumnKind):
+    """A kind that also single calls become, when enough of them wait together."""
+
+    @abstractmethod
     def call_shape(self, request: Any) -> Hashable:
         """What requests must share to stand in the same columns; None when it has to travel by itself."""
-        return None
 
+    @abstractmethod
+    def cells(self, request: Any) -> int:
+        """How many texts a row takes."""
+
+    @abstractmethod
     def columns_of(self, first_id: int, requests: Sequence[Any]) -> Message:
         """Requests of one shape as columns."""
-        raise TypeError(f"nobody gathers {self.request.DESCRIPTOR.name} into columns")
 
 
 def _unequal(**lengths: int) -> str:
@@ -172,7 +180,7 @@ def _unequal(**lengths: int) -> str:
     return "it has " + " and ".join(f"{length} {name.replace('_', ' ')}" for name, length in lengths.items())
 
 
-class Executes(ColumnKind):
+class Executes(GatheredKind):
     """``ExecuteColumns``, answered by ``CommittedColumns``."""
 
     def __init__(self) -> None:
@@ -238,15 +246,19 @@ class Executes(ColumnKind):
         )
 
     def call_shape(self, request: c.ExecuteRequest) -> Hashable:
-        """See ColumnKind. Only what a coordinator keeps as rows is worth it: several branches of one operation each."""
+        """See GatheredKind. Only what a coordinator keeps as rows is worth it: branches of one operation each."""
         resources = tuple([operation.resource for operation in request.operations])
         if len(resources) < 2 or len(set(resources)) != len(resources):
             return None
         names = tuple([operation.name for operation in request.operations])
         return request.timeout_ms, request.wait, not request.gtrid, resources, names
 
+    def cells(self, request: c.ExecuteRequest) -> int:
+        """See GatheredKind."""
+        return len(request.operations) + 1
+
     def columns_of(self, first_id: int, requests: Sequence[c.ExecuteRequest]) -> c.ExecuteColumns:
-        """See ColumnKind."""
+        """See GatheredKind."""
         first = requests[0]
         return c.ExecuteColumns(
             first_id=first_id,

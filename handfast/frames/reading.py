@@ -31,10 +31,14 @@ LOOKED_THROUGH_BYTES = 64 * 1024
 """A frame up to this size is parsed without a look: it can't cost more than a few milliseconds."""
 
 MESSAGES_MAX = 4_096
-"""How many calls a large frame holds at most, and how many parts a large call. Our own senders write 256 to a frame."""
+"""How many calls a large frame holds at most, and how many parts a large call, or large columns. Our own senders write
+256 to a frame, and 4,000 texts to columns."""
 
 FRAME_DEPTH = 2
 """A frame's calls, and their requests. What these hold is looked at no further: nothing there repeats messages."""
+
+CALLS = 1
+"""The field of a frame's calls. Its others are columns, which hold texts and no messages."""
 
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}  # wire type → bytes
@@ -115,7 +119,8 @@ def _count(data: memoryview, depth: int) -> int:
         if kind == _LENGTH_DELIMITED:
             length, position = _varint(data, position)
             if depth and length > LOOKED_THROUGH_BYTES:
-                count = max(count, _count(data[position : position + length], depth - 1))
+                below = depth - 1 if depth < FRAME_DEPTH or tag >> 3 == CALLS else 0
+                count = max(count, _count(data[position : position + length], below))
             position += length
         elif kind == 0:
             _, position = _varint(data, position)

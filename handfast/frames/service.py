@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from handfast.catalog import HandfastFault
-from handfast.frames.columns import ColumnKind, Commits, Executes, Prepares, Rows
+from handfast.frames.columns import ColumnKind, Commits, Executes, GatheredKind, Prepares, Rows
 from handfast.frames.reading import reader_or_none
 from handfast.v1 import coordinator_pb2, participant_pb2
 
@@ -53,7 +53,9 @@ class FramedService:
         reply_frame: makes an empty frame of replies.
         parse_reply_frame: reads a frame of replies from its bytes; None when they are none.
         columns: what also travels as columns, in the order in which a frame's are taken.
-        columns_by_type: the same by the type of the calls' columns, of the answers' columns, and of the request.
+        columns_by_type: the same by the type of the calls' columns and of the answers'.
+        columns_by_response: the same by the type of a row's response.
+        gathered: the kinds that single calls become, by the type of their requests.
     """
 
     name: str
@@ -65,6 +67,8 @@ class FramedService:
     parse_reply_frame: Callable[[bytes], Message | None]
     columns: tuple[ColumnKind, ...]
     columns_by_type: dict[type[Message], ColumnKind]
+    columns_by_response: dict[type[Message] | type[HandfastFault], ColumnKind]
+    gathered: dict[type[Message], GatheredKind]
 
     def method(self, request: Message) -> Method:
         """The method that takes this request.
@@ -144,7 +148,9 @@ def framed_service(service: ServiceDescriptor, columns: Sequence[ColumnKind] = (
         reply_frame=reply_frame,
         parse_reply_frame=reader_or_none(reply_frame),
         columns=tuple(columns),
-        columns_by_type={kind: one for one in columns for kind in (one.calls, one.answers, one.request)},
+        columns_by_type={kind: one for one in columns for kind in (one.calls, one.answers)},
+        columns_by_response={one.response: one for one in columns},
+        gathered={one.request: one for one in columns if isinstance(one, GatheredKind)},
     )
 
 
