@@ -44,6 +44,11 @@ class ArmedFailpoint:
         self._signal = signal.SIGSTOP if found["action"] == "stop" else signal.SIGKILL
         self._hits_left = int(found["hit"] or 1)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is armed."""
+        return not self._point
+
     def armed(self, point: str) -> bool:
         """Whether this point will act the next time it is reached."""
         return self._point == point and self._hits_left == 1

@@ -7,15 +7,23 @@ forgotten.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
+from google.protobuf.message import Message
+
 from coordinator.protocol.branch import Branch
 from coordinator.protocol.members import COMMIT, COMMITTED
 from coordinator.protocol.states import BranchState, Cause, Outcome, TransactionState, Vote
 from coordinator.rpc.history import history_entries
 from coordinator.runtime.requests import Inquiry, Standing
 from coordinator.runtime.running import Running
+from handfast.catalog import HandfastFault
 from handfast.v1 import admin_pb2 as a
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
+
+logger = logging.getLogger(__name__)
 
 TRANSACTION_STATES = {
     TransactionState.ACTIVE: t.TRANSACTION_STATE_ACTIVE,
@@ -206,3 +214,15 @@ def transaction_with_history(running: Running, interventions: list[a.HistoryEntr
     entries = [*history_entries(running), *interventions]
     message.history.extend(sorted(entries, key=lambda entry: entry.unix_ms))
     return message
+
+
+def answered(encode: Callable[[Running], Message], answer: Running | HandfastFault) -> Message | HandfastFault:
+    """Spell an answer; what can't be spelled is answered INTERNAL."""
+    if isinstance(answer, HandfastFault):
+        return answer
+    try:
+        return encode(answer)
+    except Exception as defect:
+        # The transaction has its outcome; that it can't be told must not leave the asker waiting for ever.
+        logger.exception("the outcome of %s could not be told", answer.gtrid)
+        return HandfastFault("INTERNAL", gtrid=answer.gtrid, problem=f"{type(defect).__name__}: {defect}")

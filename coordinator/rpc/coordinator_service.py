@@ -19,11 +19,13 @@ from coordinator.log.records import ParticipantRecord
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.rpc import codec
 from coordinator.rpc.limits import Streams
+from coordinator.rpc.rows import execute_columns
 from coordinator.rpc.shares import EARNED_UNARY_S
 from coordinator.runtime.requests import Requests
+from coordinator.runtime.row_requests import RowRequests
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
-from handfast.frames import COORDINATOR, FramePort, Reply, abort, answer_unary, carried, serve_frames
+from handfast.frames import COORDINATOR, ColumnsReply, FramePort, Reply, abort, answer_unary, carried, serve_frames
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1.coordinator_pb2_grpc import CoordinatorServicer
 
@@ -42,10 +44,12 @@ class Dispatch:
 
     Args:
         requests: what the coordinator can be asked.
+        rows: takes transactions that come as columns; without it each of them is a request.
     """
 
-    def __init__(self, requests: Requests) -> None:
+    def __init__(self, requests: Requests, rows: RowRequests | None = None) -> None:
         self._requests = requests
+        self._rows = rows
         # Any: each handler takes its own kind of request, which is the key it stands under.
         self._handlers: dict[type[Message], Callable[[Any, Reply], None]] = {
             c.BeginRequest: self._begin,
@@ -69,6 +73,19 @@ class Dispatch:
             HandfastFault: it is refused; whoever called answers with it.
         """
         self._handlers[type(request)](request, reply)
+
+    def columns(self, columns: Message, start: int, stop: int, reply: ColumnsReply) -> bool:
+        """Handle rows of columns; False when they must be handled one by one (see ``TakeColumns``)."""
+        if self._rows is None or not isinstance(columns, c.ExecuteColumns):
+            return False
+        owner = self._requests.gtrids.client_of(columns.gtrids[start]) if columns.gtrids else ""
+        if not self._may_execute(owner):
+            return False
+        return execute_columns(self._rows, columns, start, stop, reply, self._client(""))
+
+    def _may_execute(self, owner: str) -> bool:
+        """Whether the caller may execute transactions, under names that were drawn by ``owner``."""
+        return True
 
     def _client(self, named_itself: str) -> str:
         """Who asks, as far as anybody knows."""
@@ -164,16 +181,7 @@ def _invalid(field: str, problem: str) -> HandfastFault:
 
 
 def _answer(reply: Reply, encode: Callable[[Running], Message], answer: Running | HandfastFault) -> None:
-    if isinstance(answer, HandfastFault):
-        reply(answer)
-        return
-    try:
-        message: Message | HandfastFault = encode(answer)
-    except Exception as defect:
-        # The transaction has its outcome; that it can't be told must not leave the asker waiting for ever.
-        logger.exception("the outcome of %s could not be told", answer.gtrid)
-        message = HandfastFault("INTERNAL", gtrid=answer.gtrid, problem=f"{type(defect).__name__}: {defect}")
-    reply(message)
+    reply(codec.answered(encode, answer))
 
 
 class CoordinatorService(CoordinatorServicer):
@@ -222,10 +230,12 @@ class CoordinatorService(CoordinatorServicer):
             with self._streams.counted(dispatch.caller or _host(context.peer())):
                 async with self._streams.ending() as end:
                     caller = dispatch.caller or context.peer()
-                    paced = self._streams.paced(dispatch, caller)
+                    pace = self._streams.pace()
+                    paced = self._streams.paced(dispatch, caller, pace)
+                    columns = self._streams.paced_columns(dispatch.columns, caller, pace)
                     async with carried(self._frame_port, request_iterator, context) as (frames, replies):
                         flow = self._streams.flow(frames, replies, caller)
-                        await serve_frames(COORDINATOR, flow.calls(), flow, paced, stop=end)
+                        await serve_frames(COORDINATOR, flow.calls(), flow, paced, stop=end, columns=columns)
         except HandfastFault as fault:
             await abort(context, fault)
 

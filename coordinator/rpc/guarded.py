@@ -21,6 +21,7 @@ from typing import NoReturn
 from coordinator.rpc.access import Access, Context
 from coordinator.rpc.coordinator_service import Dispatch
 from coordinator.runtime.requests import Requests
+from coordinator.runtime.row_requests import RowRequests
 from handfast.frames import Reply
 from handfast.identity import Identity
 from handfast.v1 import coordinator_pb2 as c
@@ -35,10 +36,13 @@ class GuardedDispatch(Dispatch):
         caller: who asks.
         access: keeps book on refusals.
         peer: where they ask from.
+        rows: as ``Dispatch`` has it.
     """
 
-    def __init__(self, requests: Requests, caller: Identity, access: Access, peer: str) -> None:
-        super().__init__(requests)
+    def __init__(
+        self, requests: Requests, caller: Identity, access: Access, peer: str, rows: RowRequests | None = None
+    ) -> None:
+        super().__init__(requests, rows)
         self._caller = caller
         self._refuse = partial(access.deny, caller.name, code="PERMISSION_DENIED", peer=peer)
 
@@ -59,6 +63,10 @@ class GuardedDispatch(Dispatch):
         if request.gtrid:
             self._must_own(request.gtrid, "execute a transaction as")
         super()._execute(request, reply)
+
+    def _may_execute(self, owner: str) -> bool:
+        # Who may not is refused call by call, and so it is written down.
+        return self._caller.admin or (self._caller.client and owner in ("", self._caller.name))
 
     def _commit(self, request: c.CommitRequest, reply: Reply) -> None:
         self._must_own(request.gtrid, "commit")
@@ -106,13 +114,13 @@ class GuardedDispatch(Dispatch):
         raise AssertionError("a refusal returned")
 
 
-def dispatch_for(requests: Requests, access: Access) -> Callable[[Context], Dispatch]:
+def dispatch_for(requests: Requests, access: Access, rows: RowRequests) -> Callable[[Context], Dispatch]:
     """What takes a caller's requests: one for all where nobody is asked who they are, else one for each call."""
-    everybody = Dispatch(requests)
+    everybody = Dispatch(requests, rows)
 
     def chosen(context: Context) -> Dispatch:
         caller = access.whose(context)
-        return everybody if caller is None else GuardedDispatch(requests, caller, access, context.peer())
+        return everybody if caller is None else GuardedDispatch(requests, caller, access, context.peer(), rows)
 
     return chosen
 

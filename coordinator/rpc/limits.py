@@ -17,10 +17,19 @@ from typing import Any
 from google.protobuf.message import Message
 
 from coordinator.rpc.flow import Flow
-from coordinator.rpc.shares import EARNED_BRANCH_S, EARNED_S, EARNING_BRANCHES_MAX, EXPIRY_S, REFUSED_S, UNARY_S, Shares
+from coordinator.rpc.shares import (
+    EARNED_BRANCH_S,
+    EARNED_S,
+    EARNING_BRANCHES_MAX,
+    EXPIRY_S,
+    REFUSED_S,
+    UNARY_S,
+    Account,
+    Shares,
+)
 from coordinator.runtime.clock import Clock
 from handfast.catalog import HandfastFault
-from handfast.frames import Reply
+from handfast.frames import ColumnsReply, Reply, TakeColumns
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
 
@@ -57,6 +66,68 @@ class StreamLimits:
 
 _TELLING = (c.CommitResponse, c.ExecuteResponse)
 """What tells a client that its transaction has committed."""
+
+
+class Pace:
+    """A token bucket.
+
+    Args:
+        rate: how many tokens come in a second; as many may be in it.
+        clock: where time comes from.
+    """
+
+    __slots__ = ("_filled_s", "_now_s", "_rate", "_tokens")
+
+    def __init__(self, rate: float, clock: Clock) -> None:
+        self._rate = self._tokens = rate
+        self._now_s = clock.now_s
+        self._filled_s = clock.now_s()
+
+    def take(self, count: int) -> bool:
+        """Take so many tokens, or none when there are fewer."""
+        if self._tokens < count:
+            now_s = self._now_s()
+            self._tokens = min(self._rate, self._tokens + (now_s - self._filled_s) * self._rate)
+            self._filled_s = now_s
+            if self._tokens < count:
+                return False
+        self._tokens -= count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Put tokens back that were not needed."""
+        self._tokens += count
+
+
+class EarningRows:
+    """The way to answer rows of Execute calls, by which those that commit pay for their messages.
+
+    Args:
+        reply: the way.
+        columns: the calls.
+        account: the caller's.
+    """
+
+    __slots__ = ("_account", "_earned_s", "_reply", "at_once")
+
+    def __init__(self, reply: ColumnsReply, columns: Message, account: Account) -> None:
+        self._reply = reply
+        self._account = account
+        self.at_once = True
+        branches = len(columns.resources) if isinstance(columns, c.ExecuteColumns) else 0
+        self._earned_s = EARNED_S + EARNED_BRANCH_S * min(branches, EARNING_BRANCHES_MAX)
+
+    def columns(self, answer: Message) -> None:
+        """See ColumnsReply. None of these rows was answered at once: each has been through both phases."""
+        if isinstance(answer, c.CommittedColumns):
+            self._account.earn_all(answer.gtrids, self._earned_s)
+        self._reply.columns(answer)
+
+    def single(self, call_id: int, answer: Message | HandfastFault) -> None:
+        """See ColumnsReply."""
+        if not self.at_once and isinstance(answer, c.ExecuteResponse) and answer.outcome == t.OUTCOME_COMMITTED:
+            self._account.earn(answer.gtrid, self._earned_s)
+        self._reply.single(call_id, answer)
 
 
 class Streams:
@@ -158,33 +229,52 @@ class Streams:
 
         return earning_dispatch
 
-    def paced(self, dispatch: Dispatch, caller: str) -> Dispatch:
+    def pace(self) -> Pace:
+        """A stream's token bucket."""
+        return Pace(float(self._limits.messages_per_s_max), self._clock)
+
+    def paced(self, dispatch: Dispatch, caller: str, pace: Pace | None = None) -> Dispatch:
         """The dispatch, for one stream, with its token bucket.
 
         Args:
             dispatch: takes each call.
             caller: whose account is charged for what will come of a call.
+            pace: the bucket, when others take from it too.
         """
         charge = self.shares.account(caller).charge
         dispatch = self.earning(dispatch, caller)
-        rate = float(self._limits.messages_per_s_max)
-        now_s = self._clock.now_s
-        tokens, filled_s = rate, now_s()
+        pace = pace or self.pace()
 
         def paced_dispatch(request: Message, reply: Reply) -> None:
-            nonlocal tokens, filled_s
-            if tokens < 1.0:
-                now = now_s()
-                tokens, filled_s = min(rate, tokens + (now - filled_s) * rate), now
             if type(request) is c.BeginRequest:
                 charge(EXPIRY_S)
-            if tokens >= 1.0:
-                tokens -= 1.0
-            elif not isinstance(request, ENDING):
+            if not pace.take(1) and not isinstance(request, ENDING):
                 raise HandfastFault("MESSAGES_TOO_MANY", limit=self._limits.messages_per_s_max)
             dispatch(request, reply)
 
         return paced_dispatch
+
+    def paced_columns(self, take: TakeColumns, caller: str, pace: Pace) -> TakeColumns:
+        """The same for columns. Where there are not tokens enough for all rows, they are handled as calls.
+
+        Args:
+            take: takes each column.
+            caller: whose account is paid for transactions that commit.
+            pace: the stream's token bucket.
+        """
+        account = self.shares.account(caller)
+
+        def paced_take(columns: Message, start: int, stop: int, reply: ColumnsReply) -> bool:
+            if not pace.take(stop - start):
+                return False
+            earning = EarningRows(reply, columns, account)
+            if take(columns, start, stop, earning):
+                earning.at_once = False
+                return True
+            pace.give_back(stop - start)
+            return False
+
+        return paced_take
 
     @asynccontextmanager
     async def ending(self) -> AsyncIterator[asyncio.Event]:

@@ -40,6 +40,7 @@ from coordinator.rpc.limits import StreamLimits, Streams
 from coordinator.rpc.listening import frame_port, listen, make_access, participant_tls, warn_of_plain_text
 from coordinator.rpc.trail import Trail
 from coordinator.runtime.clock import Clock, SystemClock
+from coordinator.runtime.cohorts import Cohorts
 from coordinator.runtime.directory import STATIC_INSTANCE, Directory
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.entropy import Entropy, SystemEntropy
@@ -51,6 +52,7 @@ from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.recovery import Recovery
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
+from coordinator.runtime.row_requests import RowRequests
 from coordinator.runtime.running import Running
 from coordinator.runtime.trace import ProtocolTrace
 from handfast.frames import FramePort, careful, server_options, together
@@ -170,6 +172,7 @@ class CoordinatorServer:
         started_unix_ms = self._log.life_started_unix_ms(epoch) or 0
         gtrids = Gtrids(coordinator_id, epoch, self._clock, options.block_lifetime_s, started_unix_ms)
         self.requests = Requests(driver, gtrids, directory, self.links.reachable)
+        self.rows = RowRequests(self.requests, Cohorts(driver))
         self.recovery = Recovery(self.requests, self.links, self._entropy, self.config.sweep_interval_s)
 
     async def _add_services(self) -> None:
@@ -177,7 +180,7 @@ class CoordinatorServer:
         access = make_access(self.config, self.trail)
         streams = Streams(stream_limits(self.config), self._clock, self._end_streams)
         server = careful(self._server, partial(streams.admit, access.caller))
-        coordinator = CoordinatorService(dispatch_for(requests, access), streams, self.frame_port)
+        coordinator = CoordinatorService(dispatch_for(requests, access, self.rows), streams, self.frame_port)
         in_doubt = InDoubtReport(requests, links, self.config.sweep_interval_s)
         resolution = Resolution(requests, links)
         stop, trail = self._end_streams, self.trail
@@ -241,6 +244,7 @@ class CoordinatorServer:
             await self.recovery.close()
             # Before the links: what fails as they close must not start anything.
             self.requests.driver.close()
+            self.rows.cohorts.close()
             await self.links.close()
         if hasattr(self, "_server"):
             await self._server.stop(None)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Iterable
 
 from coordinator.runtime.clock import Clock
 
@@ -156,6 +157,11 @@ class Account:
             paid = self._paid = set()
         paid.add(gtrid)
         self._earned_s += seconds
+
+    def earn_all(self, gtrids: Iterable[str], each_s: float) -> None:
+        """The same for many transactions."""
+        for gtrid in gtrids:
+            self.earn(gtrid, each_s)
 
     def wait_s(self) -> float:
         """How long the caller's next message has to wait, in seconds; 0 when it need not."""

@@ -34,7 +34,7 @@ class Answers:
         self._clock = clock
         self._options = options
         self._transactions = transactions
-        self.waits: Schedule[str] = Schedule(clock, self._on_wait_over)
+        self.waits: Schedule[str] = Schedule(clock, self.wait_over)
 
     def limit_wait(self, running: Running) -> None:
         """From now on those who wait do so for a limited time, if it is not limited already."""
@@ -66,7 +66,8 @@ class Answers:
         for waiter in ready:
             tell(running, waiter, running)
 
-    def _on_wait_over(self, gtrid: str) -> None:
+    def wait_over(self, gtrid: str) -> None:
+        """Tell those who wait for this transaction where it stands now."""
         running = self._transactions.get(gtrid)
         if running is not None:
             running.apply_wait_over = True

@@ -40,6 +40,7 @@ from coordinator.runtime.directory import STATIC_INSTANCE
 from coordinator.runtime.ended import Ended, count_end
 from coordinator.runtime.entropy import Entropy
 from coordinator.runtime.failpoints import Failpoints
+from coordinator.runtime.in_memory import Transactions
 from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.retries import Retries
 from coordinator.runtime.running import HISTORY_MAX, NOTHING_TO_DO, OnAnswer, Running, Waiter, Work
@@ -84,7 +85,7 @@ class Driver:
         self.transport = transport
         self.clock = clock
         self.options = options
-        self.transactions: dict[str, Running] = {}
+        self.transactions = Transactions()
         self.open_by_client: Counter[str] = Counter()
         self._ended = Ended(options)
         self.finished = self._ended.finished
@@ -94,11 +95,11 @@ class Driver:
         self.counters = dict.fromkeys(
             ("begun", "committed", "aborted", "heuristic", "one_phase", "read_only", "retries", "recovered"), 0
         )
-        self._closed = False
-        self._failpoints = failpoints
-        self._on_log_broken = on_log_broken
-        self._deadlines: Schedule[str] = Schedule(clock, self._on_deadline)
-        self._answers = Answers(clock, options, self.transactions)
+        self.closed = False
+        self.failpoints = failpoints
+        self.on_log_broken = on_log_broken
+        self.deadlines: Schedule[str] = Schedule(clock, self.on_deadline)
+        self.answers = Answers(clock, options, self.transactions)
         backoff = Backoff(options.retry_base_s, options.retry_cap_s, entropy)
         self._retries = Retries(clock, backoff, self._on_retry_due)
         # Any: each takes messages of its own kind, which is the key it stands under.
@@ -137,7 +138,7 @@ class Driver:
         deadline_unix_ms = now_unix_ms + int(timeout_s * 1000)
         running = Running(GlobalTransaction(gtrid, deadline_s), now_unix_ms, deadline_unix_ms, client)
         self._hold(running)
-        self._deadlines.add(gtrid, deadline_s)
+        self.deadlines.add(gtrid, deadline_s)
         self.counters["begun"] += 1
         return running
 
@@ -156,23 +157,27 @@ class Driver:
             self.trace.recovered(running, effects)
         try:
             self._carry_out(running, effects, self.clock.unix_ms())
-        except Exception as defect:  # noqa: BLE001 - reported by _set_aside
-            self._set_aside(running, defect)
+        except Exception as defect:  # noqa: BLE001 - reported by set_aside
+            self.set_aside(running, defect)
         return running
 
     def _hold(self, running: Running) -> None:
-        self.transactions[running.gtrid] = running
+        self.transactions.single[running.gtrid] = running
         self.open_by_client[running.client] += 1
 
     def _let_go(self, gtrid: str) -> None:
-        running = self.transactions.pop(gtrid, None)
+        running = self.transactions.single.pop(gtrid, None)
         if running is None:
             return
-        left = self.open_by_client[running.client] - 1
+        self.count_out(running.client, 1)
+
+    def count_out(self, client: str, count: int) -> None:
+        """So many of a client's transactions have left memory."""
+        left = self.open_by_client[client] - count
         if left:
-            self.open_by_client[running.client] = left
+            self.open_by_client[client] = left
         else:
-            del self.open_by_client[running.client]
+            del self.open_by_client[client]
 
     def find(self, gtrid: str) -> Running | None:
         """Return a transaction that is in memory, ended ones included."""
@@ -180,9 +185,9 @@ class Driver:
 
     def close(self) -> None:
         """Call off every timer, and hear of nothing more: replies that fail while connections close start nothing."""
-        self._closed = True
-        self._deadlines.close()
-        self._answers.close()
+        self.closed = True
+        self.deadlines.close()
+        self.answers.close()
         self._retries.close()
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -195,7 +200,7 @@ class Driver:
             event: what happened.
             now_unix_ms: the time, from whoever has just asked for it; 0 asks the clock.
         """
-        if running.broken or self._closed:
+        if running.broken or self.closed:
             return
         machine = running.transaction
         before = machine.state
@@ -210,15 +215,15 @@ class Driver:
                 self.trace.stepped(running, event, before, effects)
             if effects is not NOTHING:
                 self._carry_out(running, effects, now_unix_ms)
-        except Exception as defect:  # noqa: BLE001 - reported by _set_aside
-            self._set_aside(running, defect)
+        except Exception as defect:  # noqa: BLE001 - reported by set_aside
+            self.set_aside(running, defect)
             return
         if machine.state is not before:
             self._on_moved(running, now_unix_ms)
         elif machine.state is not ABORTING:
             return  # nobody is answered but at a move, or when an abort has been tried at its last branch
         if running.waiters:
-            self._answers.tell_ready(running)
+            self.answers.tell_ready(running)
 
     def wait_for(self, running: Running, on_answer: OnAnswer, at_decision: bool = False) -> None:
         """Tell somebody the outcome when it is time; at once when it is time already."""
@@ -229,11 +234,11 @@ class Driver:
         running.waiters.append(waiter)
         machine = running.transaction
         if machine.decided:
-            self._answers.limit_wait(running)
-            self._answers.tell_ready(running)
-        elif machine.gtrid not in self._deadlines:
+            self.answers.limit_wait(running)
+            self.answers.tell_ready(running)
+        elif machine.gtrid not in self.deadlines:
             # Undecided past its deadline: the log or the only branch has it, and nobody knows for how long.
-            self._answers.limit_wait(running)
+            self.answers.limit_wait(running)
 
     def retry_now(self, resource: str = "", gtrid: str = "") -> int:
         """Send at once what waits for its next attempt: all of it, one resource's, or one transaction's.
@@ -255,12 +260,12 @@ class Driver:
         if effects.end is not None:
             self._write_end(running, effects.end, now_unix_ms)
 
-    def _set_aside(self, running: Running, defect: Exception) -> None:
+    def set_aside(self, running: Running, defect: Exception) -> None:
         """Stop driving one transaction, and only that one, on which a defect showed. A restart takes it up again."""
         logger.critical("transaction %s is set aside: %s", running.gtrid, defect, exc_info=defect)
         running.broken = str(defect) or type(defect).__name__
-        self._deadlines.cancel(running.gtrid)
-        self._answers.forget(running.gtrid)
+        self.deadlines.cancel(running.gtrid)
+        self.answers.forget(running.gtrid)
         self._retries.cancel_all(running)
         waiters, running.waiters = running.waiters, []
         for waiter in waiters:
@@ -273,11 +278,11 @@ class Driver:
                 running.decided_unix_ms = now_unix_ms
                 running.deadline_unix_ms = 0
                 running.operations = NOTHING_TO_DO
-                self._deadlines.cancel(machine.gtrid)
+                self.deadlines.cancel(machine.gtrid)
             if machine.state in FINAL_STATES:
                 self._retire(running, now_unix_ms)
             elif running.waiters:
-                self._answers.limit_wait(running)
+                self.answers.limit_wait(running)
         if self.observers:
             self._tell_observers(running)
 
@@ -285,7 +290,7 @@ class Driver:
         machine = running.transaction
         running.ended_unix_ms = now_unix_ms
         self._let_go(machine.gtrid)
-        self._answers.forget(machine.gtrid)
+        self.answers.forget(machine.gtrid)
         if running.next_attempt_unix_ms:
             self._retries.cancel_all(running)
         self._ended.keep(running)
@@ -302,43 +307,43 @@ class Driver:
     # -- force -----------------------------------------------------------------------------------------------------
 
     def _force(self, running: Running, branches: tuple[LoggedBranch, ...]) -> None:
-        self._failpoints.reach("before-force")
+        self.failpoints.reach("before-force")
         if self.clock.now_s() > running.transaction.deadline_s:
             # The machine looked at the time when the vote came, and this process may have stood still since then. Told
             # to it later, because it is in the middle of the step that wants the record.
-            self.clock.call_later(0.0, partial(self._on_too_late_to_force, running))
+            self.clock.call_later(0.0, partial(self.on_too_late_to_force, running))
             return
         record = DecisionRecord(
             running.gtrid, COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
         )
-        self.log.decide(record, partial(self._on_decided, running))
+        self.log.decide(record, partial(self.on_decided, running))
 
-    def _on_too_late_to_force(self, running: Running) -> None:
+    def on_too_late_to_force(self, running: Running) -> None:
         running.held = ()
         self.feed(running, e.DecisionRefused("the deadline passed before the decision was written", Cause.DEADLINE))
 
-    def _on_decided(self, running: Running, standing: Decision | LogRefused | LogBroken) -> None:
+    def on_decided(self, running: Running, standing: Decision | LogRefused | LogBroken) -> None:
         held, running.held = running.held, ()
         if isinstance(standing, LogBroken):
-            self._on_log_broken(standing)
+            self.on_log_broken(standing)
             return
-        if self._closed:
+        if self.closed:
             return  # the next start finds what stands in the log
         if isinstance(standing, LogRefused):
             self.feed(running, e.DecisionRefused(f"the decision log refused the commit: {standing}"))
             return
-        self._failpoints.reach("after-force")
+        self.failpoints.reach("after-force")
         self.feed(running, e.decision_stood(standing))
         if standing is COMMIT:
             self._release(running, held)
 
     def _release(self, running: Running, held: tuple[SendCommit, ...]) -> None:
-        if self._failpoints.armed("mid-commit"):
+        if self.failpoints.armed("mid-commit"):
             held, running.held = held[:1], held[1:]  # the others wait for this one's acknowledgement
         self._send_decisions(running, held)
 
     def _write_end(self, running: Running, wanted: EndWanted, now_unix_ms: int) -> None:
-        self._failpoints.reach("before-end")
+        self.failpoints.reach("before-end")
         machine = running.transaction
         # Never before the time in its name, or the clean-up could drop it while the horizon says it is known.
         ended_unix_ms = max(now_unix_ms, named_unix_ms(machine.gtrid))
@@ -355,14 +360,14 @@ class Driver:
 
     def _on_abort_written(self, gtrid: str, result: Decision | LogRefused | LogBroken) -> None:
         if isinstance(result, LogBroken):
-            self._on_log_broken(result)
+            self.on_log_broken(result)
         elif isinstance(result, LogRefused):
             logger.error("the heuristic end of %s was not written, and a restart will not know it: %s", gtrid, result)
 
     # -- send ------------------------------------------------------------------------------------------------------
 
     def _send_prepares(self, running: Running, prepares: Sequence[SendPrepare]) -> None:
-        self._failpoints.reach("before-prepare")
+        self.failpoints.reach("before-prepare")
         gtrid, operations = running.transaction.gtrid, running.operations
         left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
         left_ms = messages.left_ms(left_s)
@@ -371,10 +376,10 @@ class Driver:
         for prepare in prepares:
             bqual = prepare.bqual
             request = messages.prepare_request(gtrid, bqual, operations.get(bqual, ()), left_ms)
-            on_reply = partial(self._on_vote, running, bqual)
+            on_reply = partial(self.on_vote, running, bqual)
             self.transport.send(bqual, request, on_reply, attempt=1, any_instance=False, timeout_s=timeout_s)
 
-    def _on_vote(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
+    def on_vote(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
         if isinstance(reply, p.PrepareResponse):
             if results := reply.results:
                 running.results[bqual] = results
@@ -385,7 +390,7 @@ class Driver:
 
     def _send_one_phase(self, running: Running, only: Sequence[SendCommitOnePhase]) -> None:
         bqual = only[0].bqual
-        self._failpoints.reach("before-prepare")
+        self.failpoints.reach("before-prepare")
         left_s = max(0.0, running.transaction.deadline_s - self.clock.now_s())
         operations: Sequence[Operation] = running.operations.get(bqual, ())
         if running.one_phase_maybe_done and (left_s == 0.0 or split_bqual(bqual)[1] == STATIC_INSTANCE):
@@ -442,18 +447,18 @@ class Driver:
             self.transport.send(
                 bqual,
                 messages.decision_request(machine.gtrid, message),
-                partial(self._on_acknowledged, running, bqual),
+                partial(self.on_acknowledged, running, bqual),
                 attempt=branch.attempts,
                 any_instance=branch.vote is YES,
                 timeout_s=self.options.reply_timeout_s,
             )
 
-    def _on_acknowledged(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
+    def on_acknowledged(self, running: Running, bqual: str, reply: Message | CallFailed) -> None:
         running.in_flight.discard(bqual)
         if isinstance(reply, _ACKNOWLEDGEMENTS):
             self.feed(running, messages.branch_ended(bqual, reply))
             if type(reply) is p.ParticipantCommitResponse:
-                self._failpoints.reach("mid-commit")
+                self.failpoints.reach("mid-commit")
                 if running.held:
                     held, running.held = running.held, ()
                     self._send_decisions(running, held)
@@ -472,14 +477,14 @@ class Driver:
         self.counters["retries"] += 1
         self.feed(running, e.RetryDue(bqual))
 
-    def _on_deadline(self, gtrid: str) -> None:
+    def on_deadline(self, gtrid: str) -> None:
         running = self.transactions.get(gtrid)
         if running is None:
             return
         self.feed(running, e.DeadlinePassed())
         if not running.transaction.decided:
             # The decision is in the log's hands or the only branch's; the client need not wait for ever.
-            self._answers.limit_wait(running)
+            self.answers.limit_wait(running)
 
 
 def _fault_of(running: Running) -> HandfastFault:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from coordinator.protocol.members import COMMITTED
 from coordinator.protocol.states import Outcome
 from coordinator.protocol.transaction import GlobalTransaction
+from coordinator.runtime.in_memory import Finished
 from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.running import Running
 
@@ -24,17 +25,14 @@ class Ended:
     """
 
     def __init__(self, options: DriverOptions) -> None:
-        self.finished: OrderedDict[str, Running] = OrderedDict()
+        self.finished = Finished(options.finished_kept_max)
         self.unrecorded: OrderedDict[str, Outcome] = OrderedDict()
-        self._finished_kept_max = options.finished_kept_max
         self._unrecorded_kept_max = options.unrecorded_kept_max
 
     def keep(self, running: Running) -> None:
         """Keep one that has just ended."""
         machine = running.transaction
         self.finished[machine.gtrid] = running
-        if len(self.finished) > self._finished_kept_max:
-            self.finished.popitem(last=False)
         if machine.outcome is not COMMITTED:
             running.results = {}  # of an abort nobody asks for them
         elif not machine.offered and machine.branches:

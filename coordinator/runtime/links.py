@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 from coordinator.log.records import ParticipantRecord
 from coordinator.runtime.directory import Directory
 from handfast.catalog import HandfastFault
-from handfast.frames import PARTICIPANT, CallFailed, CallStream, OnReply
+from handfast.frames import PARTICIPANT, CallFailed, CallStream, ColumnReplies, OnReply
 from handfast.tls import TlsConfig, frame_dialer, open_channel
 from handfast.xid import split_bqual
 
@@ -92,16 +92,30 @@ class Links:
         self, bqual: str, request: Message, on_reply: OnReply, *, attempt: int, any_instance: bool, timeout_s: float
     ) -> None:
         """Send one request to the participant of a branch; see ``Transport.send``."""
-        if self._to_holders_as_of != self._directory.changes:
-            self._to_holders.clear()
-            self._to_holders_as_of = self._directory.changes
-        link = self._to_holders.get(bqual) or self._to_holder(bqual)
+        link = self._known_to_holder(bqual)
         if any_instance and (link is None or attempt > 1 or not link.up):
             link = self._to_any(bqual, attempt)
         if link is None:
             asyncio.get_running_loop().call_soon(on_reply, _nobody(bqual))
             return
         link.stream.call(request, on_reply, timeout_s=timeout_s)
+
+    def takes_columns(self, bqual: str) -> bool:
+        """Whether the way to the branch's holder is there, and one for columns; see ``Transport``."""
+        link = self._known_to_holder(bqual)
+        return link is not None and link.stream.takes_columns
+
+    def send_columns(
+        self, bqual: str, columns: Message, count: int, replies: ColumnReplies, *, timeout_s: float
+    ) -> None:
+        """Send many requests of one kind; see ``Transport.send_columns``."""
+        link = self._known_to_holder(bqual)
+        if link is None:
+            loop, failed = asyncio.get_running_loop(), _nobody(bqual)
+            for row in range(count):
+                loop.call_soon(replies.single, row, failed)
+            return
+        link.stream.call_columns(columns, count, replies, timeout_s=timeout_s)
 
     async def ask(self, participant: ParticipantRecord, request: Message, timeout_s: float) -> Message:
         """Ask one participant process.
@@ -144,6 +158,12 @@ class Links:
             except CallFailed as problem:
                 failure = problem
         raise failure
+
+    def _known_to_holder(self, bqual: str) -> _Link | None:
+        if self._to_holders_as_of != self._directory.changes:
+            self._to_holders.clear()
+            self._to_holders_as_of = self._directory.changes
+        return self._to_holders.get(bqual) or self._to_holder(bqual)
 
     def _to_holder(self, bqual: str) -> _Link | None:
         """The way to the process that holds the branch; None when it is not known."""

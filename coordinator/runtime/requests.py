@@ -80,7 +80,7 @@ class Requests:
         Raises:
             HandfastFault: COORDINATOR_STOPPING or TRANSACTIONS_TOO_MANY.
         """
-        self._check_room(client)
+        self.check_room(client)
         return self.driver.begin(self.gtrids.next(), self.timeout_s(timeout_ms), client)
 
     def hand_out(self, block_size: int, client: str = "") -> Block:
@@ -200,7 +200,7 @@ class Requests:
                 on_answer(self._absent(gtrid, len(work.operations)))
                 return
             owner = self.gtrids.client_of(gtrid) if gtrid else client
-            self._check_room(owner)
+            self.check_room(owner)
             if gtrid:
                 self.gtrids.claim(gtrid)
             else:
@@ -222,7 +222,7 @@ class Requests:
                 raise HandfastFault("PAYLOAD_TOO_LARGE", operation=operation.name, size=size, limit=limit)
             branch = branches.get(resource)
             if branch is None:
-                branch = branches[resource] = self._new_branch(resource), []
+                branch = branches[resource] = self.new_branch(resource), []
             bqual, of_branch = branch
             places.append((bqual, len(of_branch)))
             of_branch.append(operation)
@@ -230,7 +230,12 @@ class Requests:
             raise HandfastFault("BRANCHES_TOO_MANY", gtrid="(new)", limit=options.branches_max)
         return Work(dict(branches.values()), tuple(places))
 
-    def _new_branch(self, resource: str) -> str:
+    def new_branch(self, resource: str) -> str:
+        """Choose who does one-shot work on a resource.
+
+        Raises:
+            HandfastFault: RESOURCE_UNKNOWN or NAME_MALFORMED.
+        """
         try:
             return self.directory.new_branch(resource, self._is_up)
         except HandfastFault:
@@ -329,7 +334,7 @@ class Requests:
             return running
         if self.gtrids.is_claimable(gtrid):
             client = self.gtrids.client_of(gtrid)
-            self._check_room(client)
+            self.check_room(client)
             self.gtrids.claim(gtrid)
             return self.driver.begin(gtrid, self.timeout_s(timeout_ms), client)
         return None
@@ -407,14 +412,19 @@ class Requests:
         except MalformedName as problem:
             raise HandfastFault("NAME_MALFORMED", text=problem.text[:80], kind=problem.kind) from problem
 
-    def _check_room(self, client: str) -> None:
+    def check_room(self, client: str, count: int = 1) -> None:
+        """See that so many transactions of this client may begin now.
+
+        Raises:
+            HandfastFault: COORDINATOR_STOPPING, TRANSACTIONS_TOO_MANY or TRANSACTIONS_OF_CLIENT_TOO_MANY.
+        """
         if self.stopping:
             raise HandfastFault("COORDINATOR_STOPPING")
         options = self.driver.options
-        if len(self.driver.transactions) >= options.open_transactions_max:
+        if len(self.driver.transactions) + count > options.open_transactions_max:
             raise HandfastFault("TRANSACTIONS_TOO_MANY", limit=options.open_transactions_max)
         limit = options.open_transactions_per_client_max
-        if client and self.driver.open_by_client[client] >= limit:
+        if client and self.driver.open_by_client[client] + count > limit:
             raise HandfastFault("TRANSACTIONS_OF_CLIENT_TOO_MANY", client=client, limit=limit)
 
     def _check_text(self, field: str, text: str, length_max: int) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from handfast.frames import OnReply
+from handfast.frames import ColumnReplies, OnReply
 
 
 class Transport(Protocol):
@@ -29,4 +29,20 @@ class Transport(Protocol):
             any_instance: whether any instance of the resource will do (phase two of a prepared branch), or only the
                 one that holds the branch.
             timeout_s: how long to wait for the reply.
+        """
+
+    def takes_columns(self, bqual: str) -> bool:
+        """Whether messages for this branch, to the process that holds it, can go in columns now."""
+
+    def send_columns(
+        self, bqual: str, columns: Message, count: int, replies: ColumnReplies, *, timeout_s: float
+    ) -> None:
+        """Send many requests of one kind to the process that holds the branch; as good as ``send`` for each row.
+
+        Args:
+            bqual: the branch, of each of them.
+            columns: the requests (PrepareColumns, CommitColumns).
+            count: how many they are.
+            replies: told each one's reply, exactly once, and never from within ``send_columns``.
+            timeout_s: how long to wait for them.
         """

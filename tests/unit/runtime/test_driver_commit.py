@@ -81,7 +81,7 @@ async def test_a_process_that_stood_still_past_the_deadline_with_all_votes_in_ha
     gtrid = life.begin(A, B, timeout_s=10.0)
     answers = life.commit(gtrid)
     life.vote(A)
-    monkeypatch.setattr(life.driver, "_failpoints", StandsStill(life, seconds=11.0))
+    monkeypatch.setattr(life.driver, "failpoints", StandsStill(life, seconds=11.0))
     life.vote(B)
     life.clock.advance(0.0)
     await forced()

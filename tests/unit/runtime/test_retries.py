@@ -53,7 +53,7 @@ async def test_a_rollback_is_given_up_after_so_many_attempts_and_the_client_is_n
             wait_for_next_send(life)
     assert gtrid not in life.driver.transactions
     assert life.transport.calls == []
-    assert (len(life.driver._retries), len(life.driver._answers.waits)) == (0, 0)
+    assert (len(life.driver._retries), len(life.driver.answers.waits)) == (0, 0)
 
 
 async def test_no_two_messages_to_one_branch_are_under_way_because_a_timer_fired() -> None:
@@ -143,7 +143,7 @@ async def test_an_ended_transaction_leaves_no_timer_and_is_forgotten_after_a_whi
                 done = p.CommitOnePhaseResponse(outcome=t.OUTCOME_COMMITTED)
                 life.transport.take(A, p.CommitOnePhaseRequest).answer(done)
     assert (len(life.driver.transactions), len(life.driver.finished), len(life.driver.unrecorded)) == (0, 10, 5)
-    schedules = (life.driver._deadlines, life.driver._answers.waits, life.driver._retries)
+    schedules = (life.driver.deadlines, life.driver.answers.waits, life.driver._retries)
     assert [len(schedule) for schedule in schedules] == [0, 0, 0]
 
 

@@ -1,0 +1,100 @@
+"""The transactions in memory, by name, however they are kept.
+
+Most are kept one by one (``Running``), those that go the common way as rows of cohorts (``running_cohort``). Nobody
+else need know: to ask for one that is a row takes it out of its cohort, and gives what it would have been all along.
+Whether a name is there, and how many there are, can be asked without that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, MutableMapping, Sequence
+from itertools import chain
+from typing import Protocol
+
+from coordinator.runtime.running import Running
+
+
+class Rows(Protocol):
+    """Transactions that are kept together."""
+
+    def taken_out(self, gtrid: str) -> Running:
+        """Take one out, to be kept by itself from now on."""
+
+    def shown(self, gtrid: str) -> Running:
+        """Show one that has ended, as it would be if it had been kept by itself."""
+
+
+class Transactions(MutableMapping[str, Running]):
+    """Those that have not ended.
+
+    ``single`` has those that are kept by themselves, ``rows`` the others.
+    """
+
+    def __init__(self) -> None:
+        self.single: dict[str, Running] = {}
+        self.rows: dict[str, Rows] = {}
+
+    def __getitem__(self, gtrid: str) -> Running:
+        """One of them; a row is taken out for it."""
+        running = self.single.get(gtrid)
+        return running if running is not None else self.rows[gtrid].taken_out(gtrid)
+
+    def __setitem__(self, gtrid: str, running: Running) -> None:
+        self.single[gtrid] = running
+
+    def __delitem__(self, gtrid: str) -> None:
+        del self.single[gtrid]
+
+    def __contains__(self, gtrid: object) -> bool:
+        return gtrid in self.single or gtrid in self.rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.single, *self.rows])
+
+    def __len__(self) -> int:
+        return len(self.single) + len(self.rows)
+
+
+class Finished(MutableMapping[str, Running]):
+    """The last ones that have ended.
+
+    Args:
+        kept_max: how many are kept; of each kind, as those that were rows take a tenth of the room.
+    """
+
+    def __init__(self, kept_max: int) -> None:
+        self._kept_max = kept_max
+        self._single: OrderedDict[str, Running] = OrderedDict()
+        self._rows: dict[str, Rows] = {}
+        self._order: deque[Sequence[str]] = deque()  # of the rows, as they ended
+
+    def keep_rows(self, gtrids: Sequence[str], rows: Rows) -> None:
+        """Keep some that have just ended as rows."""
+        self._rows.update(dict.fromkeys(gtrids, rows))
+        self._order.append(gtrids)
+        while len(self._rows) > self._kept_max and len(self._order) > 1:
+            for gtrid in self._order.popleft():
+                self._rows.pop(gtrid, None)
+
+    def __getitem__(self, gtrid: str) -> Running:
+        running = self._single.get(gtrid)
+        return running if running is not None else self._rows[gtrid].shown(gtrid)
+
+    def __setitem__(self, gtrid: str, running: Running) -> None:
+        self._single[gtrid] = running
+        if len(self._single) > self._kept_max:
+            self._single.popitem(last=False)
+
+    def __delitem__(self, gtrid: str) -> None:
+        if self._single.pop(gtrid, None) is None:
+            del self._rows[gtrid]
+
+    def __contains__(self, gtrid: object) -> bool:
+        return gtrid in self._single or gtrid in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(list(self._single), list(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._single) + len(self._rows)
