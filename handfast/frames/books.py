@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -85,13 +85,16 @@ class Books:
         """Settle what columns answer: rows of batches in runs, single calls one by one."""
         ids, start = answer.ids[:], 0
         problem = kind.answer_problem(answer)
+        response: Callable[[int], Message] | None = None
         while start < len(ids):
             batch = self.batches.holding(ids[start])
             rows = () if batch is None else self._close(batch, ids, start)
             if batch is not None and rows:
                 self._tell_rows(batch, rows, kind, answer, start, problem)
             elif (call := self.calls.pop(ids[start], None)) is not None:
-                self.tell(call, self._unfit(call.method, kind, problem) or kind.response_of(answer, start))
+                if response is None:
+                    response = kind.responses_in(answer)
+                self.tell(call, self._unfit(call.method, kind, problem) or response(start))
             start += len(rows) or 1
 
     def _close(self, batch: Batch, ids: Sequence[int], start: int) -> Sequence[int]:

@@ -85,25 +85,22 @@ class Filler:
         if len(calls) < COLUMNS_MIN:
             _write(frame, calls)
             return
-        by_shape: dict[Hashable, list[Call]] = {}
+        groups: dict[tuple[GatheredKind, Hashable], tuple[list[Call], list[Any]]] = {}
         for call in calls:
-            shape = self._service.gathered[type(call.request)].call_shape(call.request)
-            by_shape.setdefault(shape, []).append(call)
-        for shape, those in by_shape.items():
-            if shape is None or len(those) < COLUMNS_MIN:
+            kind = self._service.gathered[type(call.request)]
+            shape, row = kind.taken_apart(call.request)
+            those, rows = groups.setdefault((kind, shape), ([], []))
+            those.append(call)
+            rows.append(row)
+        for (kind, shape), (those, rows) in groups.items():
+            cells = kind.cells(shape)
+            if len(those) < COLUMNS_MIN or not 0 < cells * COLUMNS_MIN <= CELLS_MAX:
                 _write(frame, those)
-            else:
-                self._write_columns(frame, self._service.gathered[type(those[0].request)], those)
-
-    def _write_columns(self, frame: Any, kind: GatheredKind, calls: list[Call]) -> None:
-        rows_max = CELLS_MAX // kind.cells(calls[0].request)
-        if rows_max < COLUMNS_MIN:
-            _write(frame, calls)
-            return
-        for start in range(0, len(calls), rows_max):
-            part = calls[start : start + rows_max]
-            first_id = self._consecutive(part)
-            getattr(frame, kind.field).append(kind.columns_of(first_id, [call.request for call in part]))
+                continue
+            rows_max = CELLS_MAX // cells
+            for start in range(0, len(those), rows_max):
+                first_id = self._consecutive(those[start : start + rows_max])
+                getattr(frame, kind.field).append(kind.columns_of(first_id, shape, rows[start : start + rows_max]))
 
     def _consecutive(self, calls: list[Call]) -> int:
         """Let the calls' ids follow each other, as those of rows do; returns the first."""

@@ -128,8 +128,9 @@ class Outbox:
         if answer.ByteSize() <= FRAME_BYTES_MAX:
             self._put(-1, answer, kind)
             return
+        response = kind.responses_in(answer)
         for row, call_id in enumerate(ids):  # so that no frame gets larger than may be
-            self._put(call_id, kind.response_of(answer, row), None)
+            self._put(call_id, response(row), None)
 
     def fail(self, rows: Rows, fault: HandfastFault) -> None:
         """Answer with a fault those of the rows that have no answer yet."""
