@@ -3,10 +3,10 @@
 Two pools, and never one. Branches that wait for row locks can hold every connection there is, and the COMMIT PREPARED
 that would free those locks would then wait for a connection, forever.
 
-Between a branch's vote and its end its connection is mostly free, and the server's process at its other end is the one
-whose memory still has all of it, so phase two borrows it (``Pool.lend``). It never waits for one: what is not free
-just now is not lent. And it never takes what work may want: half of the room stays with work, however long a COMMIT
-PREPARED takes.
+A branch that is alone leaves its connection free between its vote and its end, and the server's process at its other
+end is the one whose memory still has all of it, so phase two borrows it (``Pool.lend``). It never waits for one, and it
+never takes more than one, and not the last: however long a COMMIT PREPARED takes, work goes on. Where many branches
+are at work nothing is lent: the few processes of phase two are busy then, and so no colder than any other.
 
 The pool is our own because of what a branch needs from it: an error in connecting reaches the branch that waited, with
 its cause and at once; nothing reconnects in the background with delays of its own; and a connection that is not clean
@@ -54,7 +54,7 @@ class Pool(Generic[ConnectionT]):
         self._connect = connect
         self._limits = limits
         self._room = connections_max  # how many more may be in use
-        self._room_kept = (connections_max + 1) // 2  # what lending leaves
+        self._room_to_lend = max(2, connections_max)
         self._waiting: deque[asyncio.Future[None]] = deque()  # for room, in order
         self._idle: list[ConnectionT] = []
         self._busy: set[ConnectionT] = set()
@@ -104,10 +104,11 @@ class Pool(Generic[ConnectionT]):
         """Take the connection that was given back last, for something short that is not what the pool is for.
 
         Returns:
-            The connection, to be given back or dropped; None when there is none to spare just now, or it is not fit.
+            The connection, to be given back or dropped; None when any is in use, when there can be no other beside it,
+            or when it is not fit.
         """
         idle = self._idle
-        if not idle or self._room <= self._room_kept or not idle[-1].may_finish:
+        if not idle or self._room < self._room_to_lend or not idle[-1].may_finish:
             return None
         self._room -= 1
         connection = idle.pop()

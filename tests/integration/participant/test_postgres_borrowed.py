@@ -56,7 +56,6 @@ async def test_the_process_that_prepared_a_lone_branch_ends_it(
 
 
 async def test_what_work_has_not_left_free_is_not_waited_for(database: Database) -> None:
-    """Half of the work connections are work's own, and of the other half none is taken from anybody."""
     resource = PostgresResource(database.dsn, ParticipantOptions(connections_max=2, finish_connections_max=1))
     await resource.open(BQUAL)
     xid = database.xid()

@@ -88,23 +88,34 @@ async def test_an_attempt_to_connect_that_fails_leaves_its_room() -> None:
     assert (await pool.take(0.0, nothing))[0].closed is False
 
 
-async def test_what_was_given_back_last_is_lent_first_and_half_of_the_room_stays() -> None:
-    pool = make_pool(4)
-    taken = [(await pool.take(1.0, nothing))[0] for _ in range(4)]
+async def test_one_is_lent_while_none_is_in_use_and_it_is_the_one_that_was_given_back_last() -> None:
+    pool = make_pool(3)
+    taken = [(await pool.take(1.0, nothing))[0] for _ in range(3)]
     for connection in taken:
         await pool.give(connection)
-    lent = [pool.lend(), pool.lend(), pool.lend()]
-    assert lent == [taken[3], taken[2], None]
-    assert [await pool.take(0.0, nothing), await pool.take(0.0, nothing)] == [(taken[1], None), (taken[0], None)]
+    assert [pool.lend(), pool.lend()] == [taken[2], None]
+    assert await pool.take(0.0, nothing) == (taken[1], None)
 
 
-async def test_nothing_is_lent_while_work_has_half_of_the_room() -> None:
+async def test_nothing_is_lent_while_any_is_in_use_or_being_made() -> None:
     pool = make_pool(3)
     held, again = (await pool.take(1.0, nothing))[0], (await pool.take(1.0, nothing))[0]
     await pool.give(again)
     assert pool.lend() is None
     await pool.give(held)
-    assert pool.lend() is held
+    making = asyncio.create_task(pool.take(1.0, nothing))
+    pool._idle.clear()  # so that it has to be made
+    await asyncio.sleep(0)
+    pool._idle.append(held)
+    assert pool.lend() is None
+    await making
+
+
+async def test_the_only_connection_that_there_may_be_is_not_lent() -> None:
+    pool = make_pool(1)
+    held, _ = await pool.take(1.0, nothing)
+    await pool.give(held)
+    assert pool.lend() is None
 
 
 async def test_a_connection_that_is_not_fit_is_not_lent() -> None:
