@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.loop import run
 from benchmarks.work import CHANGE, CHANGE_LOCALLY, SERVICE, UPDATE
-from participant import Participant, ParticipantOptions
+from participant import Participant, ParticipantOptions, server_options
 
 Connection = psycopg.AsyncConnection[Any]
 LOCAL_CONNECTIONS = 48
@@ -65,7 +65,7 @@ async def main(name: str, dsn: str, port: str, coordinator: str, connections: st
     participant = Participant(name, dsn, coordinator=coordinator, address=address, options=options, instance="bench")
     participant.operation("change")(operation)
     pool = AsyncConnectionPool[Connection](dsn, min_size=0, max_size=LOCAL_CONNECTIONS, open=False)
-    server = grpc.aio.server(interceptors=participant.interceptors())
+    server = grpc.aio.server(interceptors=participant.interceptors(), options=server_options())
     work = Work(participant, pool)
     handlers: dict[str, Any] = {
         CHANGE: grpc.unary_unary_rpc_method_handler(work.change),
