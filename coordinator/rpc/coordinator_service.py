@@ -81,7 +81,7 @@ class Dispatch:
         owner = self._requests.gtrids.client_of(columns.gtrids[start]) if columns.gtrids else ""
         if not self._may_execute(owner):
             return False
-        return execute_columns(self._rows, columns, start, stop, reply, self._client(""))
+        return execute_columns(self._rows, columns, start, stop, reply, self._client(""), self)
 
     def _may_execute(self, owner: str) -> bool:
         """Whether the caller may execute transactions, under names that were drawn by ``owner``."""

@@ -1,13 +1,13 @@
 """Many one-shot transactions asked for at once, as the rows of one request.
 
-Each row is what ``Requests.execute`` would be asked for it. Those that can go together become a cohort; with the others
-something is wrong, or special, and what that is ``Requests.execute`` finds out and says, row by row.
+Each row is what ``Requests.execute`` would be asked for it. Those that can go together become a cohort. With the others
+something is wrong, or special: each of them is to be asked for by itself, by the way on which single requests come, for
+what is looked at on that way may be what is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from coordinator.protocol.values import value
 from coordinator.runtime.cohorts import Cohorts
@@ -15,7 +15,6 @@ from coordinator.runtime.requests import Requests
 from coordinator.runtime.running import Running
 from coordinator.runtime.running_cohort import RowsAnswer, RowsWork
 from handfast.catalog import HandfastFault
-from handfast.v1.types_pb2 import Operation
 
 
 @value
@@ -45,7 +44,7 @@ class RowRequests:
     """Takes rows.
 
     Args:
-        requests: takes what must be asked for by itself.
+        requests: what the coordinator can be asked.
         cohorts: where rows go together.
     """
 
@@ -53,29 +52,22 @@ class RowRequests:
         self._requests = requests
         self.cohorts = cohorts
 
-    def execute(self, rows: ExecuteRows, answer: RowsAnswer, client: str = "") -> bool:
-        """Run each row's transaction, if some of them can go together.
+    def execute(self, rows: ExecuteRows, answer: RowsAnswer, client: str = "") -> Sequence[int]:
+        """Run the transactions of those rows that can go together.
 
         Args:
             rows: what is asked for.
-            answer: told what becomes of each.
+            answer: told what becomes of each that is taken.
             client: who asks, where a name was not drawn from a block.
 
         Returns:
-            Whether it is done; otherwise nothing is, and each row is to be asked for by itself.
+            The rows that are taken. Nothing is done about the others: each is to be asked for by itself.
         """
-        taken = self._taken_together(rows, answer, client)
-        if taken and len(taken) < rows.count:
-            for row in sorted(set(range(rows.count)).difference(taken)):
-                self._execute_alone(rows, row, answer, client)
-        return bool(taken)
-
-    def _taken_together(self, rows: ExecuteRows, answer: RowsAnswer, client: str) -> Sequence[int]:
-        """Begin a cohort with those rows that can go together; returns which they are."""
         requests = self._requests
         options, width = requests.driver.options, len(rows.resources)
-        if width > options.branches_max or max(map(len, rows.payloads)) > options.payload_bytes_max:
-            return ()
+        too_large = width > options.branches_max or max(map(len, rows.payloads)) > options.payload_bytes_max
+        if too_large or len(set(rows.resources)) < width:
+            return ()  # operations on one resource are one branch, and a row has a branch for each
         owner = requests.gtrids.client_of(rows.gtrids[0]) if rows.gtrids else client
         try:
             requests.check_room(owner, rows.count)
@@ -99,20 +91,6 @@ class RowRequests:
         work = RowsWork(bquals, rows.names, payloads)
         self.cohorts.begin(gtrids, work, requests.timeout_s(rows.timeout_ms), owner, rows.at_decision, answer)
         return taken
-
-    def _execute_alone(self, rows: ExecuteRows, row: int, answer: RowsAnswer, client: str) -> None:
-        width = len(rows.resources)
-        payloads = rows.payloads[row * width : (row + 1) * width]
-        operations = [
-            Operation(resource=resource, name=name, payload=payload)
-            for resource, name, payload in zip(rows.resources, rows.names, payloads, strict=True)
-        ]
-        gtrid = rows.gtrids[row] if rows.gtrids else ""
-        on_answer = partial(answer.one, row)
-        try:
-            self._requests.execute(gtrid, rows.timeout_ms, operations, rows.at_decision, on_answer, client)
-        except HandfastFault as fault:
-            answer.one(row, fault)
 
 
 class _Renumbered:

@@ -26,8 +26,8 @@ from google.protobuf.message import Message
 from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol import events as e
-from coordinator.protocol.cohort import COMMITTING, ENDED, OFFERED, VOTING, Cohort, CohortViolated
-from coordinator.protocol.effects import Effects
+from coordinator.protocol.cohort import ENDED, OFFERED, VOTING, Cohort
+from coordinator.protocol.effects import NOTHING
 from coordinator.protocol.members import COMMIT, COMMITTED, YES
 from coordinator.protocol.states import Decision
 from coordinator.protocol.transaction import GlobalTransaction
@@ -35,6 +35,7 @@ from coordinator.protocol.values import made_once, value
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.messages import PROOF_LENGTH_MAX, left_ms
 from coordinator.runtime.running import Running, Waiter
+from coordinator.runtime.shadows import Shadows
 from handfast.catalog import HandfastFault
 from handfast.frames import CallFailed
 from handfast.v1 import participant_pb2 as p
@@ -152,16 +153,17 @@ class RunningCohort:
         self.cohort = Cohort(gtrids, work.bquals, now_s + timeout_s, now_s, self._begun_unix_ms)
         self._cohorts = cohorts
         self._driver = driver
-        self._work = work
-        self._payloads = work.payloads
+        self._bquals = work.bquals
+        self._names = work.names
+        self._payloads = work.payloads  # dropped when all are decided
         self._timeout_s = timeout_s
         self._client = client
         self._at_decision = at_decision
         self._answer = answer
         self._results: tuple[list[bytes | None], ...] = tuple([None] * len(gtrids) for _ in work.bquals)
-        self._undecided = len(gtrids)
+        self._undecided = self._open = len(gtrids)
         self._left: dict[int, Running] = {}
-        self._shadows = self._begun_shadows() if driver.trace is not None else None
+        self._shadows = Shadows(self.cohort, driver.trace, self._begun_unix_ms, client) if driver.trace else None
         # No end is noted before the time in its transaction's name, or the clean-up could drop it too early.
         self._named_unix_ms = max(map(named_unix_ms, {gtrid[: gtrid.rindex("-")] + "-0" for gtrid in gtrids}))
 
@@ -172,11 +174,11 @@ class RunningCohort:
         self._guarded(range(len(self.cohort.gtrids)), self._ask_for_votes)
 
     def _ask_for_votes(self) -> None:
-        work, gtrids = self._work, self.cohort.gtrids
+        gtrids = self.cohort.gtrids
         # A little past the deadline: the abort comes from the deadline, and this only ends the wait for the vote.
         timeout_s = self._timeout_s + 1.0
-        for branch, bqual in enumerate(work.bquals):
-            columns = p.PrepareColumns(bqual=bqual, name=work.names[branch], timeout_ms=left_ms(self._timeout_s))
+        for branch, bqual in enumerate(self._bquals):
+            columns = p.PrepareColumns(bqual=bqual, name=self._names[branch], timeout_ms=left_ms(self._timeout_s))
             columns.gtrids.extend(gtrids)
             columns.payloads.extend(self._payloads[branch])
             votes = _Votes(self, branch)
@@ -208,15 +210,16 @@ class RunningCohort:
         kept = self._results[branch]
         for row, result in zip(rows, results, strict=True):
             kept[row] = result
-        bqual, kept_proofs = self._work.bquals[branch], self.cohort.proofs[branch]
-        self._shadow(rows, complete, lambda row: e.VoteReceived(bqual, YES, now_s, kept_proofs[row]))
+        bqual, kept_proofs = self._bquals[branch], self.cohort.proofs[branch]
+        if self._shadows is not None:
+            self._shadows.step(rows, complete, lambda row: e.VoteReceived(bqual, YES, now_s, kept_proofs[row]))
         if complete:
             self._offer(complete, unix_ms)
 
     def on_vote(self, branch: int, row: int, reply: Message | CallFailed) -> None:
         """A branch has answered Prepare in this row, by itself."""
         if not self._driver.closed:
-            self._driver.on_vote(self._out(row), self._work.bquals[branch], reply)
+            self._alone(row, self._driver.on_vote, self._bquals[branch], reply)
 
     # -- decision --------------------------------------------------------------------------------------------------
 
@@ -226,16 +229,23 @@ class RunningCohort:
             for row in rows:
                 self._driver.on_too_late_to_force(self._out(row))
             return
-        gtrids, log, begun, client = self.cohort.gtrids, self._driver.log, self._begun_unix_ms, self._client
-        named = list(zip(self._work.bquals, self.cohort.proofs, strict=True))
-        standings: list[Decision | LogRefused | LogBroken] = []
+        gtrids, begun, client = self.cohort.gtrids, self._begun_unix_ms, self._client
+        named = list(zip(self._bquals, self.cohort.proofs, strict=True))
+        records = []
         for row in rows:
             branches = tuple([LoggedBranch(bqual, proofs[row]) for bqual, proofs in named])
-            record = DecisionRecord(gtrids[row], COMMIT, branches, unix_ms, begun, client)
-            # Answers come in the order of the offers; with the last one all are there.
-            log.decide(
-                record, standings.append if row != rows[-1] else partial(self._on_last_standing, rows, standings)
-            )
+            records.append(DecisionRecord(gtrids[row], COMMIT, branches, unix_ms, begun, client))
+        if self._driver.clock.now_s() > self.cohort.deadline_s:
+            # The cohort went by the time of the votes, and this process may have stood still since then.
+            for row in rows:
+                self._alone(row, self._driver.on_too_late_to_force)
+            return
+        standings: list[Decision | LogRefused | LogBroken] = []
+        decide, last = self._driver.log.decide, records.pop()
+        for record in records:
+            decide(record, standings.append)
+        # Answers come in the order of the offers; with the last one all are there.
+        decide(last, partial(self._on_last_standing, rows, standings))
 
     def _on_last_standing(
         self,
@@ -251,11 +261,11 @@ class RunningCohort:
         if driver.closed:
             return  # the next start finds what stands in the log
         # Single messages where columns can't go: their way may have broken since phase one.
-        alone = bool(driver.observers) or not all(map(driver.transport.takes_columns, self._work.bquals))
+        alone = bool(driver.observers) or not all(map(driver.transport.takes_columns, self._bquals))
         if alone or self._left or standings.count(COMMIT) != len(rows):
             for row, standing in zip(rows, standings, strict=True):
                 if alone or row in self._left or standing is not COMMIT:
-                    driver.on_decided(self._out(row), standing)
+                    self._alone(row, driver.on_decided, standing)
             rows = [row for row in rows if row not in self._left]
         if rows:
             self._guarded(rows, partial(self._tell_decision, rows))
@@ -263,21 +273,23 @@ class RunningCohort:
     def _tell_decision(self, rows: Sequence[int]) -> None:
         driver = self._driver
         now_s, unix_ms = driver.clock.now_s(), driver.clock.unix_ms()
+        if self._shadows is not None:
+            self._shadows.step(rows, (), lambda row: e.decision_stood(COMMIT))
         self.cohort.decided(rows, now_s, unix_ms)
-        self._shadow(rows, (), lambda row: e.decision_stood(COMMIT))
         self._fewer_undecided(len(rows))
+        gtrids = [self.cohort.gtrids[row] for row in rows]
+        if self._at_decision:
+            # Before anything else can fail: from here on nobody waits for these rows.
+            self._tell_committed(rows, gtrids)
         decided = DecidedRows(self, rows)
         self._cohorts.limit_wait(decided, now_s + driver.options.apply_wait_s)
-        gtrids = [self.cohort.gtrids[row] for row in rows]
-        for branch, bqual in enumerate(self._work.bquals):
+        for branch, bqual in enumerate(self._bquals):
             columns = p.CommitColumns(bqual=bqual)
             columns.gtrids.extend(gtrids)
             columns.proofs.extend([self.cohort.proofs[branch][row] for row in rows])
             told = _Acknowledgements(decided, branch)
             timeout_s = driver.options.reply_timeout_s
             driver.transport.send_columns(bqual, columns, len(rows), told, timeout_s=timeout_s)
-        if self._at_decision:
-            self._answer.committed(rows, gtrids, self._results_of(rows))
 
     # -- phase two -------------------------------------------------------------------------------------------------
 
@@ -297,8 +309,9 @@ class RunningCohort:
     def _take_acknowledgements(self, decided: DecidedRows, branch: int, rows: Sequence[int]) -> None:
         now_s, unix_ms = self._driver.clock.now_s(), self._driver.clock.unix_ms()
         ended = self.cohort.acknowledged(branch, rows, now_s, unix_ms)
-        told = _ended_as(self._work.bquals[branch], COMMITTED)
-        self._shadow(rows, ended, lambda row: told)
+        if self._shadows is not None:
+            told = _ended_as(self._bquals[branch], COMMITTED)
+            self._shadows.step(rows, ended, lambda row: told)
         if ended:
             decided.unfinished -= len(ended)
             if not decided.unfinished:
@@ -308,7 +321,7 @@ class RunningCohort:
     def on_not_acknowledged(self, branch: int, row: int, reply: Message | CallFailed) -> None:
         """A branch has answered Commit in this row otherwise, or the row is none any more."""
         if not self._driver.closed:
-            self._driver.on_acknowledged(self._out(row), self._work.bquals[branch], reply)
+            self._alone(row, self._driver.on_acknowledged, self._bquals[branch], reply)
 
     def _end(self, rows: Sequence[int], unix_ms: int) -> None:
         driver = self._driver
@@ -324,11 +337,16 @@ class RunningCohort:
         driver.counters["committed"] += len(rows)
         driver.count_out(self._client, len(rows))
         if not self._at_decision:
-            self._answer.committed(rows, gtrids, self._results_of(rows))
+            self._tell_committed(rows, gtrids)
+        self._fewer_open(len(rows))
 
-    def _results_of(self, rows: Sequence[int]) -> list[bytes]:
+    def _tell_committed(self, rows: Sequence[int], gtrids: Sequence[str]) -> None:
         columns = self._results
-        return [column[row] or b"" for row in rows for column in columns]
+        try:
+            self._answer.committed(rows, gtrids, [column[row] or b"" for row in rows for column in columns])
+        except Exception:
+            # Whoever asked may have a defect; the transactions go on, and can be asked for again.
+            logger.exception("telling the outcome of %d transactions failed, %s the first", len(rows), gtrids[0])
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -337,20 +355,34 @@ class RunningCohort:
         if not self._driver.closed:
             for row, stage in enumerate(self.cohort.stages):
                 if stage in (VOTING, OFFERED):
-                    self._driver.on_deadline(self._out(row).gtrid)
+                    self._alone(row, self._on_deadline_alone)
+
+    def _on_deadline_alone(self, running: Running) -> None:
+        self._driver.deadlines.cancel(running.gtrid)  # it has come, and must not come again
+        self._driver.on_deadline(running.gtrid)
 
     def on_wait_over(self, decided: DecidedRows) -> None:
         """Nobody waits for these any longer; whoever did is told which branches are pending."""
         if not self._driver.closed:
             for row in decided.rows:
                 if self.cohort.stages[row] != ENDED:
-                    self._driver.answers.wait_over(self._out(row).gtrid)
+                    self._alone(row, self._on_wait_over_alone)
+
+    def _on_wait_over_alone(self, running: Running) -> None:
+        self._driver.answers.forget(running.gtrid)  # the wait of somebody who has asked for it since
+        self._driver.answers.wait_over(running.gtrid)
 
     def _fewer_undecided(self, count: int) -> None:
         self._undecided -= count
         if not self._undecided:
             self._payloads = ()
             self._cohorts.no_deadline(self)
+
+    def _fewer_open(self, count: int) -> None:
+        self._open -= count
+        if not self._open:
+            del self._answer  # the way to a client that may be gone, while rows that have ended are kept
+            self._shadows = None
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
@@ -364,42 +396,53 @@ class RunningCohort:
         if running is not None:
             return running
         stage, awaits = self.cohort.stages[row], self.cohort.awaits(row)
-        machine, effects, history = self.cohort.leave(row)
+        defect: Exception | None = None
+        try:
+            machine, effects, history = self.cohort.leave(row)
+        except Exception as problem:  # noqa: BLE001 - reported by set_aside
+            defect = problem
+            machine, effects, history = GlobalTransaction(self.cohort.gtrids[row], self.cohort.deadline_s), NOTHING, []
         running = self._left[row] = self._running(row, machine, history)
         driver, gtrid = self._driver, machine.gtrid
         del driver.transactions.rows[gtrid]
         driver.transactions.single[gtrid] = running
-        if stage == COMMITTING:
-            running.in_flight.update(awaits)
-            running.decided_unix_ms = next(at for at, event in history if type(event) is e.DecisionStood)
-        else:
+        if stage in (VOTING, OFFERED):
             running.held = effects.send_after_force  # none, while votes are missing
             running.deadline_unix_ms = self._begun_unix_ms + int(self._timeout_s * 1000)
-            running.operations = {
-                bqual: [t.Operation(resource=bqual.partition(".")[0], name=name, payload=payloads[row])]
-                for bqual, name, payloads in zip(self._work.bquals, self._work.names, self._payloads, strict=True)
-            }
+            running.operations = self._operations(row)
             driver.deadlines.add(gtrid, machine.deadline_s)
             self._fewer_undecided(1)
-        if stage != COMMITTING or not self._at_decision:
+        else:
+            running.in_flight.update(awaits)
+            running.decided_unix_ms = _decided_unix_ms(history)
+        if stage in (VOTING, OFFERED) or not self._at_decision:
             running.waiters.append(Waiter(partial(self._answer.one, row), self._at_decision))
+        self._fewer_open(1)
+        if defect is not None:
+            driver.set_aside(running, defect)
         return running
+
+    def _operations(self, row: int) -> dict[str, list[t.Operation]]:
+        return {
+            bqual: [t.Operation(resource=bqual.partition(".")[0], name=name, payload=payloads[row])]
+            for bqual, name, payloads in zip(self._bquals, self._names, self._payloads, strict=True)
+        }
 
     def shown(self, gtrid: str) -> Running:
         """See Rows."""
         row = self.cohort.gtrids.index(gtrid)
         machine, _, history = self.cohort.leave(row)
         running = self._running(row, machine, history)
-        running.decided_unix_ms = next(at for at, event in history if type(event) is e.DecisionStood)
-        running.ended_unix_ms = max(history[-1][0], self._named_unix_ms)
+        running.decided_unix_ms = _decided_unix_ms(history)
+        running.ended_unix_ms = history[-1][0]
         return running
 
     def _running(self, row: int, machine: GlobalTransaction, history: list[tuple[int, e.Event]]) -> Running:
         running = Running(machine, self._begun_unix_ms, client=self._client)
         running.one_shot = True
         running.history = history
-        running.result_places = tuple([(bqual, 0) for bqual in self._work.bquals])
-        for bqual, results in zip(self._work.bquals, self._results, strict=True):
+        running.result_places = tuple([(bqual, 0) for bqual in self._bquals])
+        for bqual, results in zip(self._bquals, self._results, strict=True):
             result = results[row]
             if result is not None:
                 running.results[bqual] = [result]
@@ -412,46 +455,17 @@ class RunningCohort:
         except Exception as defect:
             logger.exception("rows of a cohort are set aside")
             for row in rows:
-                if self.cohort.stages[row] != ENDED:
+                if row in self._left or self.cohort.gtrids[row] in self._driver.transactions.rows:
                     self._driver.set_aside(self._out(row), defect)
 
-    # -- with a trace ----------------------------------------------------------------------------------------------
+    def _alone(self, row: int, step: Callable[..., None], *told: object) -> None:
+        """Do something for a row as for any other transaction; when it shows a defect, the other rows go on."""
+        running = self._out(row)
+        try:
+            step(running, *told)
+        except Exception as defect:  # noqa: BLE001 - reported by set_aside
+            self._driver.set_aside(running, defect)
 
-    def _begun_shadows(self) -> list[Running]:
-        """A machine for each row, which takes each step as well, for the trace."""
-        deadline_unix_ms = self._begun_unix_ms + int(self._timeout_s * 1000)
-        shadows = []
-        for row, gtrid in enumerate(self.cohort.gtrids):
-            machine = GlobalTransaction(gtrid, self.cohort.deadline_s)
-            shadow = Running(machine, self._begun_unix_ms, deadline_unix_ms, self._client)
-            shadow.one_shot = True
-            shadows.append(shadow)
-            for _, event in self.cohort.history(row):
-                self._step_shadow(shadow, event)
-        return shadows
 
-    def _shadow(self, rows: Sequence[int], wanted: Sequence[int], event_of: Callable[[int], e.Event]) -> None:
-        """Have the machines of these rows take a step.
-
-        Args:
-            rows: which.
-            wanted: those of them for which the cohort wants a record written.
-            event_of: what happened to each.
-
-        Raises:
-            CohortViolated: a machine wants something else.
-        """
-        if self._shadows is None:
-            return
-        recorded = set(wanted)
-        for row in rows:
-            effects = self._step_shadow(self._shadows[row], event_of(row))
-            if (effects.force is not None or effects.end is not None) != (row in recorded):
-                raise CohortViolated(self.cohort.gtrids[row], f"its machine wants {effects}")
-
-    def _step_shadow(self, shadow: Running, event: e.Event) -> Effects:
-        before = shadow.transaction.state
-        effects = shadow.transaction.step(event)
-        if self._driver.trace is not None:
-            self._driver.trace.stepped(shadow, event, before, effects)
-        return effects
+def _decided_unix_ms(history: list[tuple[int, e.Event]]) -> int:
+    return next((at for at, event in history if type(event) is e.DecisionStood), 0)

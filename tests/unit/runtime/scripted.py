@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from coordinator.log.memory import MemoryLog
 from coordinator.log.records import Identity, ParticipantRecord
 from coordinator.log.store import LogBroken, LogRefused
+from coordinator.runtime.cohorts import Cohorts
 from coordinator.runtime.directory import Directory
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.entropy import SeededEntropy
@@ -19,11 +20,13 @@ from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.gtrids import Gtrids
 from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.requests import Requests
+from coordinator.runtime.row_requests import ExecuteRows, RowRequests
 from coordinator.runtime.running import Running
 from handfast.catalog import HandfastFault
-from handfast.frames import LOST, TIMEOUT, UNREACHABLE, CallFailed, OnReply
+from handfast.frames import LOST, TIMEOUT, UNREACHABLE, CallFailed, ColumnReplies, OnReply
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
+from handfast.xid import base36
 from tests.clock import START_UNIX_MS, ManualClock
 
 COORDINATOR_ID = "k3v9q2xw"
@@ -53,17 +56,90 @@ class Call:
         self.answer(CallFailed(code, f"{self.bqual} is away.", grpc_status=14, maybe_executed=maybe_executed))
 
 
+@dataclass(slots=True)
+class ColumnsCall:
+    """Columns that a cohort sent; each of their rows is answered once, by whichever way the test likes."""
+
+    bqual: str
+    request: Any  # PrepareColumns or CommitColumns, whose fields a test looks at
+    count: int
+    replies: ColumnReplies
+    timeout_s: float
+
+    def yes(self, *rows: int) -> None:
+        """Let the branch vote YES in these rows, with one message; in all when none is named."""
+        voted = list(rows or range(self.count))
+        answer = p.YesColumns(ids=[0], proofs=["of another call"], results=[b"of another call"])
+        for row in voted:
+            answer.ids.append(row)
+            answer.proofs.append(self.proof(row))
+            answer.results.append(self.result(row))
+        self.replies.columns(voted, answer, 1)
+
+    def done(self, *rows: int) -> None:
+        """Let the branch acknowledge Commit in these rows, with one message; in all when none is named."""
+        ended = list(rows or range(self.count))
+        self.replies.columns(ended, p.DoneColumns(ids=[0, *ended]), 1)
+
+    def answer(self, row: int, reply: Message | CallFailed) -> None:
+        """Let a row's reply arrive by itself."""
+        self.replies.single(row, reply)
+
+    def lose(self, row: int) -> None:
+        """Let a row fail."""
+        self.answer(row, CallFailed(LOST, f"{self.bqual} is away.", grpc_status=14, maybe_executed=True))
+
+    def proof(self, row: int) -> str:
+        """What the branch gives with its vote in a row."""
+        return f"xid of {self.bqual} in {self.request.gtrids[row]}"
+
+    def result(self, row: int) -> bytes:
+        """What the operation of a row returns."""
+        payload: bytes = self.request.payloads[row]
+        return b"done: " + payload
+
+
 @dataclass
 class ScriptedTransport:
-    """Keeps what is sent until the test answers it."""
+    """Keeps what is sent until the test answers it.
+
+    Args:
+        calls: what was sent.
+        columns: the same of what was sent in columns.
+        by_columns: the branches to which columns can go.
+    """
 
     calls: list[Call] = field(default_factory=list)
+    columns: list[ColumnsCall] = field(default_factory=list)
+    by_columns: set[str] = field(default_factory=set)
 
     def send(
         self, bqual: str, request: Message, on_reply: OnReply, *, attempt: int, any_instance: bool, timeout_s: float
     ) -> None:
         """See Transport."""
         self.calls.append(Call(bqual, request, on_reply, attempt, any_instance, timeout_s))
+
+    def takes_columns(self, bqual: str) -> bool:
+        """See Transport."""
+        return bqual in self.by_columns
+
+    def send_columns(
+        self, bqual: str, columns: Message, count: int, replies: ColumnReplies, *, timeout_s: float
+    ) -> None:
+        """See Transport."""
+        self.columns.append(ColumnsCall(bqual, columns, count, replies, timeout_s))
+
+    def take_columns(self, bqual: str, kind: type[Message]) -> ColumnsCall:
+        """Return the oldest columns of a kind to a branch that were not taken yet."""
+        for call in self.columns:
+            if call.bqual == bqual and isinstance(call.request, kind):
+                self.columns.remove(call)
+                return call
+        raise AssertionError(f"no {kind.__name__} to {bqual} among {self.shown_columns()}")
+
+    def shown_columns(self) -> list[str]:
+        """What columns wait for an answer: ``3 Prepare accounts.a1``."""
+        return [f"{call.count} {_WORDS[type(call.request)]} {call.bqual}" for call in self.columns]
 
     def take(self, bqual: str, kind: type[M]) -> Call:
         """Return the oldest message of a kind to a branch that was not taken yet."""
@@ -78,7 +154,9 @@ class ScriptedTransport:
         return [f"{_WORDS[type(call.request)]} {call.bqual}" for call in self.calls]
 
 
-_WORDS = {
+_WORDS: dict[type, str] = {
+    p.PrepareColumns: "Prepare",
+    p.CommitColumns: "Commit",
     p.PrepareRequest: "Prepare",
     p.ParticipantCommitRequest: "Commit",
     p.CommitOnePhaseRequest: "CommitOnePhase",
@@ -110,6 +188,46 @@ class Answers:
         return answer
 
 
+@dataclass
+class RowAnswers:
+    """What somebody who asked for rows was told, row by row."""
+
+    told: list[tuple[int, Running | HandfastFault | tuple[str, list[bytes]]]] = field(default_factory=list)
+
+    def committed(self, rows: Sequence[int], gtrids: Sequence[str], results: Sequence[bytes]) -> None:
+        """See RowsAnswer."""
+        each = len(results) // len(rows)
+        assert (len(results), len(gtrids)) == (each * len(rows), len(rows))
+        for at, row in enumerate(rows):
+            self.told.append((row, (gtrids[at], list(results[at * each : (at + 1) * each]))))
+
+    def one(self, row: int, answer: Running | HandfastFault) -> None:
+        """See RowsAnswer."""
+        self.told.append((row, answer))
+
+    @property
+    def rows(self) -> list[int]:
+        """Which rows were answered, in the order of that; one that was answered twice is there twice."""
+        return [row for row, _ in self.told]
+
+    @property
+    def together(self) -> dict[int, tuple[str, list[bytes]]]:
+        """Gtrid and results of the rows that were answered as committed, and nothing else."""
+        return {row: answer for row, answer in self.told if isinstance(answer, tuple)}
+
+    def alone(self, row: int) -> Running:
+        """The one answer to a row, an outcome told by itself."""
+        (answer,) = [answer for at, answer in self.told if at == row]
+        assert isinstance(answer, Running), answer
+        return answer
+
+    def fault(self, row: int) -> HandfastFault:
+        """The one answer to a row, a fault."""
+        (answer,) = [answer for at, answer in self.told if at == row]
+        assert isinstance(answer, HandfastFault), answer
+        return answer
+
+
 class Life:
     """One life of a coordinator: from start to crash. The log and the clock may come from an earlier one.
 
@@ -132,8 +250,14 @@ class Life:
         started_unix_ms = log.life_started_unix_ms(identity.epoch) or 0
         self.gtrids = Gtrids(identity.coordinator_id, identity.epoch, clock, options.block_lifetime_s, started_unix_ms)
         self.requests = Requests(self.driver, self.gtrids, self.directory)
+        self.rows = RowRequests(self.requests, Cohorts(self.driver))
         for bqual in (A, B, C):
             self.directory.add(participant(bqual))
+
+    def close(self) -> None:
+        """Stop driving."""
+        self.driver.close()
+        self.rows.cohorts.close()
 
     def begin(self, *bquals: str, timeout_s: float = 10.0) -> str:
         """Begin a transaction with these branches."""
@@ -161,6 +285,40 @@ class Life:
         named = [t.Operation(resource=resource, name=name) for resource, name in operations]
         self.requests.execute(gtrid, int(timeout_s * 1000), named, False, answers)
         return answers
+
+    def execute_rows(
+        self, gtrids: Sequence[str], *bquals: str, timeout_s: float = 10.0, at_decision: bool = False, client: str = ""
+    ) -> RowAnswers:
+        """Run transactions that come as rows, over a transport that takes columns to their branches.
+
+        Args:
+            gtrids: their names.
+            bquals: where the operations are done, one each: ``op`` with a payload that tells row and branch.
+            timeout_s: how long they may stay undecided.
+            at_decision: whether the answer is wanted at the decision.
+            client: who asks, where names were not drawn.
+        """
+        self.transport.by_columns.update(bquals)
+        answers = RowAnswers()
+        asked = rows_of(gtrids, len(gtrids), *bquals, timeout_s=timeout_s, at_decision=at_decision)
+        taken = self.rows.execute(asked, answers, client)
+        assert list(taken) == list(range(len(gtrids)))
+        return answers
+
+    def names(self, count: int, client: str = "") -> list[str]:
+        """Draw names."""
+        prefix = self.requests.hand_out(count, client).prefix
+        return [prefix + base36(number) for number in range(count)]
+
+    def vote_rows(self, *bquals: str) -> None:
+        """Let branches vote YES in all rows of the oldest columns."""
+        for bqual in bquals:
+            self.transport.take_columns(bqual, p.PrepareColumns).yes()
+
+    def acknowledge_rows(self, *bquals: str) -> None:
+        """Let branches acknowledge Commit in all rows of the oldest columns."""
+        for bqual in bquals:
+            self.transport.take_columns(bqual, p.CommitColumns).done()
 
     def vote(self, *bquals: str, said: t.Vote.ValueType = t.VOTE_YES, results: Sequence[bytes] = ()) -> None:
         """Let branches vote."""
@@ -194,6 +352,21 @@ class Life:
         gtrid, _ = await self.decided(*bquals)
         self.acknowledge(*bquals)
         return gtrid
+
+
+def rows_of(
+    gtrids: Sequence[str], count: int, *bquals: str, timeout_s: float = 10.0, at_decision: bool = False
+) -> ExecuteRows:
+    """Ask for transactions as rows."""
+    return ExecuteRows(
+        resources=tuple([bqual.partition(".")[0] for bqual in bquals]),
+        names=("op",) * len(bquals),
+        payloads=[f"{row} at {bqual}".encode() for row in range(count) for bqual in bquals],
+        gtrids=gtrids,
+        count=count,
+        timeout_ms=int(timeout_s * 1000),
+        at_decision=at_decision,
+    )
 
 
 def participant(bqual: str, address: str = "", registered_unix_ms: int = 0) -> ParticipantRecord:
