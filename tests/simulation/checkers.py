@@ -124,8 +124,9 @@ class Checkers:
         if isinstance(request, p.ParticipantRollbackRequest):
             if names:
                 self.broken("one decision", gtrid, f"Rollback to {bqual} leaves, and its commit is decided")
-            driven = self.world.coordinator.driver.transactions.get(gtrid)
-            if driven is not None and driven.transaction.decision is not Decision.ABORT:
+            coordinator = self.world.coordinator
+            active = gtrid in coordinator.driver.transactions
+            if active and coordinator.decision_of(gtrid) is not Decision.ABORT:
                 self.broken("recovery never races the living", gtrid, f"Rollback to {bqual}, which is still active")
         decides = isinstance(request, p.ParticipantCommitRequest | p.ParticipantRollbackRequest)
         if decides and not self._is_driven(gtrid) and self._listed[gtrid, bqual] < 2:
@@ -134,7 +135,7 @@ class Checkers:
 
     def _is_driven(self, gtrid: str) -> bool:
         """Whether the coordinator's driver, or an operator, may be the one who sends."""
-        return self.world.coordinator.driver.find(gtrid) is not None or gtrid in self.resolved
+        return self.world.coordinator.drives(gtrid) or gtrid in self.resolved
 
     def reply_left(self, server: str, asker: str, request: Any, answer: Any) -> None:
         """An answer is on its way."""
@@ -283,10 +284,8 @@ class Checkers:
             if record.gtrid not in self.by_hand and len(self.of(record.gtrid)) > 1:
                 self.broken("presumed abort", record.gtrid, "an abort is written to the log")
             return
-        driven = self.world.coordinator.driver.transactions.get(record.gtrid)
-        now_s = self.world.coordinator.clock.now_s()
-        if driven is not None and now_s > driven.transaction.deadline_s:
-            late_s = now_s - driven.transaction.deadline_s
+        late_s = self.world.coordinator.clock.now_s() - self.world.coordinator.deadline_s(record.gtrid)
+        if late_s > 0:
             self.broken("expiry binds the coordinator", record.gtrid, f"it decides commit {late_s:.3f} s past its time")
         named = {branch.bqual for branch in record.branches}
         for bqual in sorted(named):

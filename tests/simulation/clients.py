@@ -10,8 +10,9 @@ from handfast.client import Wait
 from handfast.frames import CallFailed
 from handfast.outcomes import Outcome
 from handfast.transaction import Transaction
-from tests.simulation.network import SimulatedStream, WorkDone, WorkRequest
+from tests.simulation.network import WorkDone, WorkRequest
 from tests.simulation.processes import Process, SimulatedManager, address_of, manager_of
+from tests.simulation.streams import SimulatedStream
 from tests.simulation.workload import Piece, Plan
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class ClientProcess(Process):
     def _begin(self, plan: Plan) -> None:
         self._left = [left for left in self._left if left.number > plan.number or left.at_s > plan.at_s]
         self._left = [left for left in self._left if left.number != plan.number]
-        self.loop.create_task(self._run(plan))
+        self.loop.create_task(self._run(plan)).add_done_callback(self._on_main_done)
 
     async def _run(self, plan: Plan) -> None:
         name = f"transaction {plan.number}"

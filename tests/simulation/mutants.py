@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from coordinator.log.memory import MemoryLog, _Durable
 from coordinator.log.records import DecisionRecord
@@ -23,8 +23,10 @@ from coordinator.protocol.states import Decision, Outcome, TransactionState, Vot
 from coordinator.protocol.transaction import _HANDLERS, GlobalTransaction
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.gtrids import Gtrids
+from coordinator.runtime.in_memory import Transactions
 from coordinator.runtime.recovery import Orphan, Recovery
 from coordinator.runtime.requests import Requests, Standing
+from coordinator.runtime.running_cohort import RunningCohort, _Acknowledgements, _Votes
 from handfast.errors import CoordinatorUnavailable
 from handfast.frames import CallFailed
 from handfast.settling import _Asked
@@ -36,6 +38,7 @@ from participant.protocol import Branches, Fate, Voted
 from participant.protocol import Vote as BranchVote
 from participant.recovery import Recovery as BranchRecovery
 from participant.resource import End, Found, Stand
+from tests.simulation import row_mutants
 from tests.simulation.disk import SimulatedLog
 from tests.simulation.workload import scenario
 from tests.simulation.world import Report, run
@@ -123,7 +126,7 @@ def _send_before_force(right: Any) -> Any:
 def _force_without_a_look_at_the_clock(right: Any) -> Any:
     def _force(self: Driver, running: Any, branches: Any) -> None:
         record = DecisionRecord(running.gtrid, Decision.COMMIT, branches, self.clock.unix_ms())
-        self.log.decide(record, partial(self._on_decided, running))
+        self.log.decide(record, partial(self.on_decided, running))
 
     return _force
 
@@ -191,16 +194,28 @@ def _sweep_without_second_list(right: Any) -> Any:
     return _sweep_resource
 
 
+class _NothingActive:
+    """A driver that says of no transaction that it is at work on it."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.transactions = Transactions()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+
 def _sweep_ignores_active(right: Any) -> Any:
     async def _sweep_resource(self: Recovery, resource: str) -> int:
         judged = [(key, self._driver.log.lookup(key[0])) for key in sorted(await self._prepared(resource))]
         there = await self._prepared(resource)
-        transactions, self._driver.transactions = self._driver.transactions, {}
+        driver: Any = self._driver
+        self._driver = cast("Driver", _NothingActive(driver))
         try:
             ours = [key for key, logged in judged if logged is None and key in there and "-zz-" not in key[0]]
             return sum([await self._end(Orphan(*key, Standing.ABORT, "")) for key in ours])
         finally:
-            self._driver.transactions = transactions
+            self._driver = driver
 
     return _sweep_resource
 
@@ -439,6 +454,24 @@ MUTANTS = (
     _mutant("UNKNOWN is taken for an abort", 0, BranchRecovery, "__init__", _act_on(c.STANDING_UNKNOWN)),
     _mutant("silence is taken for an abort", 0, BranchRecovery, "__init__", _silence_is_abort),
     _mutant("a client takes a lost answer for an abort", 7, _Asked, "on_failure", _lost_answer_is_abort),
+    _mutant(
+        "a row's decision is taken before it is durable",
+        *(2, RunningCohort, "_offer", row_mutants.decided_before_durable),
+        Change(RunningCohort, "_on_last_standing", always(None)),
+    ),
+    _mutant("a vote of one row counts for another", 2, _Votes, "columns", row_mutants.votes_of_other_rows),
+    _mutant(
+        "an acknowledgement of one row counts for another",
+        *(42, _Acknowledgements, "columns", row_mutants.acknowledgements_of_other_rows),
+    ),
+    _mutant(
+        "a row that has left does not hear of its record",
+        *(120, RunningCohort, "_on_last_standing", row_mutants.log_speaks_to_rows_only),
+    ),
+    _mutant(
+        "a row's claimed name can be claimed again",
+        *(36, Gtrids, "claim_rows", row_mutants.claims_of_rows_mark_nothing),
+    ),
 )
 
 

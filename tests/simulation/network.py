@@ -1,7 +1,7 @@
 """The network: channels between simulated processes, and the calls on them.
 
 What stands in for gRPC is as thin as it can be: a ``Channel`` (connectivity, as the code under test watches it) and a
-``SimulatedStream`` (a ``CallStream``: call, ask, the three ways to fail). Requests and answers cross as bytes, so that
+``SimulatedStream`` (``streams``). Requests and answers cross as bytes, so that
 nothing is shared. What is certain about a call that failed follows the same rule as in ``handfast.frames.calls``:
 nothing is written before the channel is READY, and what was written may have been done.
 
@@ -17,18 +17,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
-from handfast.frames import CallFailed, CallStream, OnReply, error_of_fault
-from handfast.frames.failure import failure_of_error, lost, timed_out, unreachable
+from handfast.frames import ColumnReplies, OnReply, TakeColumns, error_of_fault
+from handfast.frames.failure import failure_of_error, lost
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
 from tests.simulation.faults import CrashOnMessage, MessageFault, PauseOnMessage
 from tests.simulation.loop import ProcessLoop
+from tests.simulation.together import Together
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -97,11 +98,12 @@ class Listener:
 
     loop: ProcessLoop
     dispatch: Dispatch
+    columns: TakeColumns | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call that has no answer yet."""
+    """One call that has no answer yet; ``rows`` is told the answer when it is the ``row`` of columns."""
 
     channel: Channel
     request: Any
@@ -112,6 +114,8 @@ class Call:
     settled: bool = False
     number: int = 0
     fault: MessageFault | None = None
+    rows: ColumnReplies | None = None
+    row: int = 0
 
     @property
     def kind(self) -> str:
@@ -119,13 +123,16 @@ class Call:
 
     def settle(self, reply: Any) -> None:
         """Tell the caller; only the first reply counts."""
-        if self.settled:
-            return
+        if not self.settled:
+            self.close()
+            self.on_reply(reply)
+
+    def close(self) -> None:
+        """Wait for nothing more."""
         self.settled = True
         self.channel.calls.pop(id(self), None)
         if self.timer is not None:
             self.timer.cancel()
-        self.on_reply(reply)
 
 
 class Network:
@@ -142,13 +149,14 @@ class Network:
         self.pauses: dict[tuple[str, int], PauseOnMessage] = {}
         self.repeated: dict[str, None] = {}
         self._held: list[tuple[frozenset[str], Callable[[], None]]] = []
+        self.together = Together(self)
 
     # -- who is there ----------------------------------------------------------------------------------------------
 
-    def listen(self, address: str, loop: ProcessLoop, dispatch: Dispatch) -> None:
-        """Answer at an address from now on."""
+    def listen(self, address: str, loop: ProcessLoop, dispatch: Dispatch, columns: TakeColumns | None = None) -> None:
+        """Answer at an address from now on; rows of columns that ``columns`` doesn't take are dispatched one by one."""
         if loop.alive:
-            self.listeners[address] = Listener(loop, dispatch)
+            self.listeners[address] = Listener(loop, dispatch, columns)
 
     def on_process_gone(self, loop: ProcessLoop) -> None:
         """A process has died: its own calls end unheard, and its peers hear of a broken connection."""
@@ -208,13 +216,21 @@ class Network:
 
     # -- one call --------------------------------------------------------------------------------------------------
 
-    def carry(self, call: Call) -> None:
-        """Let a request leave; runs in a step of its sender."""
+    def is_next_hurt(self, kind: str) -> bool:
+        """Whether a fault waits for the next message of a kind."""
+        return (kind, self.counts[kind] + 1) in self.faults
+
+    def leaves(self, call: Call) -> None:
+        """A request is about to leave, alone or together with others."""
         self.counts[call.kind] += 1
         call.number = self.counts[call.kind]
         call.written = True
+        self.world.observe.request_left(call.channel.loop.name, call.channel.address, call.request, call.number)
+
+    def carry(self, call: Call) -> None:
+        """Let a request leave; runs in a step of its sender."""
+        self.leaves(call)
         channel = call.channel
-        self.world.observe.request_left(channel.loop.name, channel.address, call.request, call.number)
         call.fault = self.faults.get((call.kind, call.number))
         effect = call.fault.effect if call.fault is not None else ""
         delay_s = self.latency_s()
@@ -229,21 +245,41 @@ class Network:
             self.world.later(delay_s, channel.break_from, channel.peer, "connection reset")
         elif effect != "lose request":
             self._travel(call, delay_s)
-        self._hurt_if_planned(call.kind, call.number, "sent", channel.loop)
+        self.hurt_if_planned(call.kind, call.number, "sent", channel.loop)
 
     def _travel(self, call: Call, delay_s: float) -> None:
-        peer = call.channel.peer
         data = _packed(call.request)
 
-        def arrive() -> None:
-            if self.is_cut(call.channel.ends):
-                self._held.append((call.channel.ends, arrive))
-                return
-            listener = self.listeners.get(call.channel.address)
-            if peer is not None and peer.alive and listener is not None and listener.loop is peer:
-                peer.call_soon(self._serve, call, data, listener)
+        def arrive(listener: Listener) -> None:
+            listener.loop.call_soon(self._serve, call, data, listener)
 
-        self.world.later(delay_s, arrive)
+        self.travel_to(call.channel, call.channel.peer, arrive, delay_s)
+
+    def travel_to(
+        self, channel: Channel, peer: ProcessLoop | None, arrive: Callable[[Listener], None], delay_s: float
+    ) -> None:
+        """Have something arrive at this life of the peer, if it still lives then."""
+
+        def arrives() -> None:
+            if self.is_cut(channel.ends):
+                self._held.append((channel.ends, arrives))
+                return
+            listener = self.listeners.get(channel.address)
+            if peer is not None and peer.alive and listener is not None and listener.loop is peer:
+                arrive(listener)
+
+        self.world.later(delay_s, arrives)
+
+    def travel_back(self, channel: Channel, arrive: Callable[[], None], delay_s: float) -> None:
+        """Have something arrive at the one who opened a channel, if it still lives then."""
+
+        def arrives() -> None:
+            if self.is_cut(channel.ends):
+                self._held.append((channel.ends, arrives))
+            elif channel.loop.alive:
+                arrive()
+
+        self.world.later(delay_s, arrives)
 
     def _serve(self, call: Call, data: bytes | None, listener: Listener) -> None:
         """Runs in a step of the one who is asked."""
@@ -255,16 +291,16 @@ class Network:
             if answered:
                 raise RuntimeError(f"a {call.kind} was answered twice")
             answered = True
-            listener.loop.call_soon(self._answer_leaves, call, request, answer, listener.loop)
+            listener.loop.call_soon(self.answer_leaves, call, request, answer, listener.loop)
 
-        if self._hurt_if_planned(call.kind, call.number, "received", listener.loop):
+        if self.hurt_if_planned(call.kind, call.number, "received", listener.loop):
             return
         try:
             listener.dispatch(request, reply)
         except HandfastFault as fault:
             reply(fault)
 
-    def _answer_leaves(self, call: Call, request: Any, answer: Answer, server: ProcessLoop) -> None:
+    def answer_leaves(self, call: Call, request: Any, answer: Answer, server: ProcessLoop) -> None:
         """Runs in a step of the one who was asked."""
         self.world.observe.reply_left(server.name, call.channel.loop.name, request, answer)
         effect = call.fault.effect if call.fault is not None else ""
@@ -276,29 +312,27 @@ class Network:
             if effect == "delay reply" and call.fault is not None:
                 delay_s += call.fault.delay_s
             self._travel_back(call, answer, data, delay_s)
-        self._hurt_if_planned(f"{call.kind} reply", call.number, "sent", server)
+        self.hurt_if_planned(f"{call.kind} reply", call.number, "sent", server)
 
     def _travel_back(self, call: Call, answer: Answer, data: bytes | None, delay_s: float) -> None:
-        def arrive() -> None:
-            if self.is_cut(call.channel.ends):
-                self._held.append((call.channel.ends, arrive))
-            elif call.channel.loop.alive:
-                call.channel.loop.call_soon(self._hear, call, answer, data)
+        self.travel_back(call.channel, lambda: self._is_heard(call, answer, data), delay_s)
 
-        self.world.later(delay_s, arrive)
+    def _is_heard(self, call: Call, answer: Answer, data: bytes | None) -> None:
+        call.channel.loop.call_soon(self._hear, call, answer, data)
 
     def _hear(self, call: Call, answer: Answer, data: bytes | None) -> None:
         """Runs in a step of the one who asked."""
         if call.settled:
             return
-        if self._hurt_if_planned(f"{call.kind} reply", call.number, "received", call.channel.loop):
+        if self.hurt_if_planned(f"{call.kind} reply", call.number, "received", call.channel.loop):
             return
         if isinstance(answer, HandfastFault):
             call.settle(failure_of_error(_unpacked(error_of_fault(answer), data)))
         else:
             call.settle(_unpacked(answer, data))
 
-    def _hurt_if_planned(self, kind: str, number: int, when: str, loop: ProcessLoop) -> bool:
+    def hurt_if_planned(self, kind: str, number: int, when: str, loop: ProcessLoop) -> bool:
+        """Stop or kill a process as it has sent or received this message; whether it was killed."""
         pause = self.pauses.get((kind, number)) if when == "sent" else None
         if pause is not None:
             self.world.pause(loop, pause, pause.for_s)
@@ -392,75 +426,6 @@ class Channel:
         for one in waiting:
             if not one.done():
                 one.set_result(None)
-
-
-class SimulatedStream(CallStream):
-    """A CallStream over a simulated channel.
-
-    Args:
-        channel: the way to the peer.
-        on_disconnect: as CallStream's.
-    """
-
-    def __init__(self, channel: Channel, on_disconnect: Callable[[], None] | None = None) -> None:
-        # Not CallStream's: that one wants gRPC's channel.
-        self._way = channel
-        channel.on_disconnect = on_disconnect
-        self._shut = False
-
-    @property
-    def connected(self) -> bool:
-        return self._way.state is READY
-
-    @property
-    def batched(self) -> bool | None:
-        return True
-
-    def call(self, request: Any, on_reply: OnReply, *, timeout_s: float | None = None) -> None:
-        self._begin(request, on_reply, timeout_s)
-
-    async def ask(self, request: Any, *, timeout_s: float | None = None) -> Message:
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        call = self._begin(request, lambda reply: None if answer.done() else answer.set_result(reply), timeout_s)
-        try:
-            reply = await answer
-        finally:
-            call.settle(None)
-        if isinstance(reply, CallFailed):
-            raise reply
-        return cast("Message", reply)
-
-    async def close(self) -> None:
-        self._shut = True
-        for call in list(self._way.calls.values()):
-            call.settle(lost(self._way.address, "this side closed it", written=call.written))
-
-    def _begin(self, request: Any, on_reply: OnReply, timeout_s: float | None) -> Call:
-        loop, channel = self._way.loop, self._way
-        call = Call(channel, request, on_reply, timeout_s)
-        channel.calls[id(call)] = call
-        if timeout_s is not None:
-            call.timer = loop.call_later(timeout_s, self._time_out, call)
-        loop.call_soon(self._try, call, loop.time() + CONNECT_TIMEOUT_S)
-        return call
-
-    def _time_out(self, call: Call) -> None:
-        call.settle(timed_out(self._way.address, call.timeout_s or 0.0, written=call.written))
-
-    def _try(self, call: Call, until_s: float) -> None:
-        """Write the call when the channel is READY, as ``CallStream._reach`` has it."""
-        channel = self._way
-        if call.settled:
-            return
-        state = channel.get_state(try_to_connect=True)
-        if self._shut or state is grpc.ChannelConnectivity.SHUTDOWN:
-            call.settle(unreachable(channel.address, "its channel is closed"))
-        elif state is READY:
-            channel.network.carry(call)
-        elif state is FAILED or channel.loop.time() >= until_s:
-            call.settle(unreachable(channel.address, "nobody answers there"))
-        else:
-            channel.loop.call_later(LATENCY_S_MAX, self._try, call, until_s)
 
 
 def _packed(message: Any) -> bytes | None:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from coordinator.protocol import events as e
-from coordinator.protocol.states import Cause, TransactionState
+from coordinator.protocol.cohort import COMMITTING, Cohort
+from coordinator.protocol.states import Cause, Decision, TransactionState
 from coordinator.rpc.coordinator_service import Dispatch
+from coordinator.runtime.cohorts import Cohorts
 from coordinator.runtime.directory import Directory
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.failpoints import Failpoints
@@ -24,6 +26,8 @@ from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.recovery import Recovery
 from coordinator.runtime.requests import Requests
 from coordinator.runtime.resolution import Resolution
+from coordinator.runtime.row_requests import RowRequests
+from coordinator.runtime.running_cohort import RunningCohort
 from coordinator.runtime.trace import ProtocolTrace
 from handfast import context
 from handfast.catalog import HandfastFault
@@ -38,8 +42,9 @@ from participant.operations import Operations
 from participant.recovery import Recovery as BranchRecovery
 from participant.server import Host, ParticipantServicer
 from tests.simulation.loop import ProcessLoop
-from tests.simulation.network import Channel, Network, SimulatedStream, WorkDone, WorkRequest
+from tests.simulation.network import Channel, Network, WorkDone, WorkRequest
 from tests.simulation.psycopg_model import UPDATE, SimulatedPostgres
+from tests.simulation.streams import SimulatedStream
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -165,6 +170,7 @@ class CoordinatorProcess(Process):
     requests: Requests
     driver: Driver
     resolution: Resolution
+    rows: RowRequests
 
     async def main(self) -> None:
         settings, world = self.world.scenario.settings, self.world
@@ -188,13 +194,43 @@ class CoordinatorProcess(Process):
         gtrids = Gtrids(identity.coordinator_id, identity.epoch, self.clock, options.block_lifetime_s, started_unix_ms)
         self.links = links
         self.requests = Requests(self.driver, gtrids, directory)
+        self.rows = RowRequests(self.requests, Cohorts(self.driver))
         self.recovery = Recovery(self.requests, links, self.clock, settings.sweep_interval_s)
         self.resolution = Resolution(self.requests, links)
         self.recovery.start()
         links.connect()
-        world.network.listen(address_of(self.name), self.loop, Dispatch(self.requests))
+        dispatch = Dispatch(self.requests, self.rows)
+        world.network.listen(address_of(self.name), self.loop, dispatch, dispatch.columns)
         world.trace(self.name, "serves, epoch %d", identity.epoch)
         await self._clean_up_for_ever(settings.retention_s)
+
+    # -- what the checkers ask: the driver's own answers would take rows out of their cohorts ------------------------
+
+    def drives(self, gtrid: str) -> bool:
+        """Whether a transaction is in memory, ended ones included."""
+        return gtrid in self.driver.transactions or gtrid in self.driver.finished
+
+    def decision_of(self, gtrid: str) -> Decision | None:
+        """What is decided of a transaction that has not ended; None when nothing is, or it is not in memory."""
+        transactions = self.driver.transactions
+        if gtrid in transactions.single:
+            return transactions.single[gtrid].transaction.decision
+        row = self._row(gtrid)
+        return Decision.COMMIT if row is not None and row[0].stages[row[1]] == COMMITTING else None
+
+    def deadline_s(self, gtrid: str) -> float:
+        """Past which moment a transaction that has not ended may not decide commit; infinite when there is none."""
+        transactions = self.driver.transactions
+        if gtrid in transactions.single:
+            return transactions.single[gtrid].transaction.deadline_s
+        row = self._row(gtrid)
+        return float("inf") if row is None else row[0].deadline_s
+
+    def _row(self, gtrid: str) -> tuple[Cohort, int] | None:
+        running = self.driver.transactions.rows.get(gtrid)
+        if not isinstance(running, RunningCohort):
+            return None
+        return running.cohort, running.cohort.gtrids.index(gtrid)
 
     async def _clean_up_for_ever(self, retention_s: float) -> None:
         interval_s = min(3600.0, retention_s / 4)
@@ -214,6 +250,7 @@ class CoordinatorProcess(Process):
                 await asyncio.sleep(0.1)
         await self.recovery.close()
         self.driver.close()
+        self.rows.cohorts.close()
         await self.links.close()
         await self.world.log.close()
 

@@ -11,6 +11,8 @@ RESOURCES = ("accounts", "ledger", "audit")
 ROWS = ("a", "b", "c")
 BALANCE = 100
 FAULTS_END_S = 15.0
+ROWS_SHARE = 0.5
+"""In how many of the runs some transactions are alike and begin together, so that they travel as rows of columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Settings:
         inquire_after_s: the participants'.
         slots: max_prepared_transactions of each database.
         connections: the pools' size.
+        columns: whether calls of one shape may travel together, as columns.
     """
 
     instances: tuple[int, ...] = (1, 1)
@@ -81,6 +84,7 @@ class Settings:
     inquire_after_s: float = 5.0
     slots: int = 10
     connections: int = 4
+    columns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,13 @@ def scenario(seed: int) -> Scenario:
     """Draw a run."""
     random = Random(f"handfast {seed}")
     settings = _settings(random)
-    bare = Scenario(seed, settings, _plans(random, settings), ())
+    plans = _plans(random, settings)
+    if len(settings.instances) > 1 and Random(f"handfast {seed}, rows").random() < ROWS_SHARE:
+        block_size, slots = random.choice((2, 16, 16, 16)), random.choice((10, 10, 10, 10, 2))
+        settings = replace(settings, columns=True, block_size=block_size, slots=slots)
+        for _ in range(random.choice((1, 1, 2))):
+            plans = (*plans, *_rows(random, settings, len(plans)))
+    bare = Scenario(seed, settings, plans, ())
     around = Around(bare.participants, bare.databases, FAULTS_END_S * 0.5, tuple(plan.at_s for plan in bare.plans))
     return replace(bare, faults=draw(random, around))
 
@@ -157,3 +167,23 @@ def _piece(random: Random, settings: Settings, resource: str) -> Piece:
     instance = random.randint(1, settings.instances[RESOURCES.index(resource)])
     amount = random.choice((0, -60, -5, 5, 7, 11))
     return Piece(resource, instance, random.choice(ROWS), amount)
+
+
+def _rows(random: Random, settings: Settings, first: int) -> tuple[Plan, ...]:
+    """Transactions of one shape that begin together: a piece on each resource, all on one row there."""
+    at_s = round(0.3 + random.uniform(0, 2.0), 3)
+    resources = random.sample(RESOURCES[: len(settings.instances)], len(settings.instances))
+    timeout_s, applied = random.choice((0.3, 1.5, 3.0, 6.0)), random.random() < 0.7
+    amounts = (-60, -5, 5, 7, 11) if random.random() < 0.3 else (-5, 5)
+    return tuple(
+        Plan(
+            number=number,
+            at_s=at_s,
+            one_shot=True,
+            pieces=tuple(Piece(name, 1, ROWS[number % len(ROWS)], random.choice(amounts)) for name in resources),
+            timeout_s=timeout_s,
+            applied=applied,
+            ending="commit",
+        )
+        for number in range(first, first + random.choice((2, 3, 3, 4, 6)))
+    )
