@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from benchmarks.loop import run
-from benchmarks.worker import by_hand, grpc_calls, handfast_calls, hold, in_doubt
+from benchmarks.worker import by_hand, grpc_calls, handfast_calls, hold, in_doubt, row_load
 from benchmarks.worker.load import Call, measure
 from benchmarks.worker.spec import Load, Spec
 
@@ -29,8 +29,9 @@ TASKS: Mapping[str, Callable[[Spec], Awaitable[Load]]] = {
     "leave_in_doubt": in_doubt.leave_in_doubt,
     "commit_prepared": in_doubt.commit_prepared,
     "hold_open": hold.hold_open,
+    "execute_rows": row_load.execute_rows,
 }
-"""Kinds of work that is done once."""
+"""Kinds of work that see to their measurement themselves."""
 
 
 async def work(spec: Spec) -> Load:

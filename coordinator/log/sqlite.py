@@ -134,10 +134,16 @@ class SqliteLog(SubmittingLog):
     # -- writes --------------------------------------------------------------------------------------------------
 
     def _submit(self, submission: Submission) -> None:
+        self._open_writer().submit(submission)
+
+    def _submit_all(self, submissions: Sequence[Submission]) -> None:
+        self._open_writer().submit_all(submissions)
+
+    def _open_writer(self) -> Writer:
         writer = self._writer
         if writer is None:
             raise RuntimeError("the log is not open")
-        writer.submit(submission)
+        return writer
 
     def _on_writer_broken(self, lost: Sequence[Submission], broken: LogBroken) -> None:
         self._broken = broken

@@ -46,6 +46,9 @@ class LogBroken(Exception):
 OnDecided = Callable[[Decision | LogRefused | LogBroken], None]
 """Told which decision stands, durably, or why none was written."""
 
+OnAllDecided = Callable[[Sequence[Decision | LogRefused | LogBroken]], None]
+"""Told the same of many, in their order."""
+
 OnWritten = Callable[[LogRefused | LogBroken | None], None]
 """Told that a record is durable (None), or why it is not."""
 
@@ -85,6 +88,20 @@ class LogStore(Protocol):
         Raises:
             UnicodeEncodeError: a text in the record can't be written; nothing was submitted.
         """
+
+    def decide_all(self, records: Sequence[DecisionRecord], on_decided: OnAllDecided) -> None:
+        """Offer many decisions, as ``decide`` does, and learn once all of them are durable which ones stand.
+
+        Args:
+            records: the decisions offered; one at least. They need not go into the same force.
+            on_decided: called on the loop's thread with the standing decisions, or why there are none, in that order.
+
+        Raises:
+            UnicodeEncodeError: as from ``decide``; nothing was submitted.
+        """
+
+    def end_all(self, records: Sequence[EndRecord]) -> None:
+        """Write, lazily, that many transactions have ended, as ``end`` does without a callback."""
 
     def end(self, record: EndRecord, on_written: OnWritten | None = None) -> None:
         """Write, lazily, that a decided transaction has ended. The first end stands.

@@ -14,7 +14,7 @@ from typing import Any
 
 from coordinator.log.records import DecisionRecord, EndRecord, ParticipantRecord, ResolutionRecord
 from coordinator.log.rows import decision_row, end_row, participant_row, resolution_row
-from coordinator.log.store import LogBroken, LogRefused, OnDecided, OnWritten
+from coordinator.log.store import LogBroken, LogRefused, OnAllDecided, OnDecided, OnWritten
 from coordinator.log.submissions import (
     Applied,
     Decide,
@@ -26,6 +26,7 @@ from coordinator.log.submissions import (
     Resolve,
     Submission,
 )
+from coordinator.protocol.states import Decision
 
 DROPPED_PER_FORCE_MAX = 1000
 """How many old transactions go in one force. Decisions wait behind it, for some 15 ms."""
@@ -56,6 +57,11 @@ class SubmittingLog(ABC):
     def _submit(self, submission: Submission) -> None:
         """Take a submission while the log is open."""
 
+    def _submit_all(self, submissions: Sequence[Submission]) -> None:
+        """Take many, in their order."""
+        for submission in submissions:
+            self._submit(submission)
+
     @abstractmethod
     def _loop(self) -> asyncio.AbstractEventLoop:
         """The loop on whose thread the log is used."""
@@ -65,6 +71,24 @@ class SubmittingLog(ABC):
     def decide(self, record: DecisionRecord, on_decided: OnDecided) -> None:
         """See LogStore."""
         self._offer(Decide(record, decision_row(record), on_decided))
+
+    def decide_all(self, records: Sequence[DecisionRecord], on_decided: OnAllDecided) -> None:
+        """See LogStore."""
+        standings: list[Decision | LogRefused | LogBroken] = []
+        keep = standings.append
+
+        def on_last(standing: Decision | LogRefused | LogBroken) -> None:
+            keep(standing)
+            on_decided(standings)
+
+        # Callbacks run in the order of the offers, so with the last one all are there.
+        submissions = [Decide(record, decision_row(record), keep) for record in records]
+        submissions[-1].callback = on_last
+        self._offer_all(submissions)
+
+    def end_all(self, records: Sequence[EndRecord]) -> None:
+        """See LogStore."""
+        self._offer_all([End(record, end_row(record), None) for record in records])
 
     def end(self, record: EndRecord, on_written: OnWritten | None = None) -> None:
         """See LogStore."""
@@ -115,6 +139,13 @@ class SubmittingLog(ABC):
                 on_forgotten(dropped_in_all)
 
         self._offer(RaiseHorizon(horizon_unix_ms, on_raised))
+
+    def _offer_all(self, submissions: Sequence[Submission]) -> None:
+        if self._broken is None:
+            self._submit_all(submissions)
+        else:
+            for submission in submissions:
+                self._offer(submission)
 
     def _offer(self, submission: Submission) -> None:
         if self._broken is None:

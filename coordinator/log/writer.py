@@ -116,6 +116,19 @@ class Writer:
         elif len(self._gathered) == 1 and not self._watching:
             self._woken.put(None)  # the thread may be waiting without an end; now it has one
 
+    def submit_all(self, submissions: Sequence[Submission]) -> None:
+        """Give it many at once, of one kind; they are taken together."""
+        # What is there already was seen by the thread, or will be: it looks by itself once it has taken anything.
+        first = not self._gathered
+        self._gathered.extend(submissions)
+        if self._urgent:
+            return
+        if type(submissions[-1]) is not End:
+            self._urgent = True
+            self._woken.put(None)
+        elif first and not self._watching:
+            self._woken.put(None)
+
     def stop(self) -> None:
         """Have the thread write what was submitted and end."""
         self._stopping = True

@@ -224,11 +224,6 @@ class RunningCohort:
     # -- decision --------------------------------------------------------------------------------------------------
 
     def _offer(self, rows: Sequence[int], unix_ms: int) -> None:
-        if self._driver.clock.now_s() > self.cohort.deadline_s:
-            # The cohort looked at the time when the votes came, and this process may have stood still since then.
-            for row in rows:
-                self._driver.on_too_late_to_force(self._out(row))
-            return
         gtrids, begun, client = self.cohort.gtrids, self._begun_unix_ms, self._client
         named = list(zip(self._bquals, self.cohort.proofs, strict=True))
         records = []
@@ -240,21 +235,10 @@ class RunningCohort:
             for row in rows:
                 self._alone(row, self._driver.on_too_late_to_force)
             return
-        standings: list[Decision | LogRefused | LogBroken] = []
-        decide, last = self._driver.log.decide, records.pop()
-        for record in records:
-            decide(record, standings.append)
-        # Answers come in the order of the offers; with the last one all are there.
-        decide(last, partial(self._on_last_standing, rows, standings))
+        self._driver.log.decide_all(records, partial(self._on_standings, rows))
 
-    def _on_last_standing(
-        self,
-        rows: Sequence[int],
-        standings: list[Decision | LogRefused | LogBroken],
-        last: Decision | LogRefused | LogBroken,
-    ) -> None:
-        standings.append(last)
-        driver = self._driver
+    def _on_standings(self, rows: Sequence[int], standings: Sequence[Decision | LogRefused | LogBroken]) -> None:
+        driver, last = self._driver, standings[-1]
         if isinstance(last, LogBroken):
             driver.on_log_broken(last)
             return
@@ -327,9 +311,7 @@ class RunningCohort:
         driver = self._driver
         gtrids = [self.cohort.gtrids[row] for row in rows]
         ended_unix_ms = max(unix_ms, self._named_unix_ms)
-        write = driver.log.end
-        for gtrid in gtrids:
-            write(EndRecord(gtrid, COMMITTED, ended_unix_ms))
+        driver.log.end_all([EndRecord(gtrid, COMMITTED, ended_unix_ms) for gtrid in gtrids])
         forget = driver.transactions.rows.__delitem__
         for gtrid in gtrids:
             forget(gtrid)
