@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 _INTERVAL_S = 0.1
 """Psycopg's default: how often its own waiting looks up. Ours has no need to."""
 _READ, _READY = int(Wait.R), int(Ready.R)
-_FINE = {int(ExecStatus.COMMAND_OK), int(ExecStatus.TUPLES_OK)}
+_FINE = frozenset({int(ExecStatus.COMMAND_OK), int(ExecStatus.TUPLES_OK)})
+_OK = int(ConnStatus.OK)
 _IDLE = int(TransactionStatus.IDLE)
 _IN_TRANSACTION = int(TransactionStatus.INTRANS)
 SYNCHRONOUS_COMMIT = "current_setting('synchronous_commit')"
@@ -118,7 +119,7 @@ class Session(psycopg.AsyncConnection[TupleRow]):
                 raise psycopg.OperationalError("connection socket closed") from problem
             finally:
                 self._waiter = None
-                if self.pgconn.status != ConnStatus.OK:
+                if self.pgconn.status != _OK:
                     self._stop_reading()
         self._stop_reading()
         return await super().wait(gen, interval, timeout)
@@ -156,9 +157,10 @@ class Session(psycopg.AsyncConnection[TupleRow]):
     def _send(self, statements: str) -> None:
         try:
             self.pgconn.send_query(statements.encode())
-        finally:
-            if self.pgconn.status != ConnStatus.OK:
+        except psycopg.Error:
+            if self.pgconn.status != _OK:
                 self._stop_reading()
+            raise
 
     def _readable(self) -> asyncio.Future[None]:
         """What is done when the socket has something to read."""
