@@ -63,14 +63,15 @@ def branches(bench: Bench) -> list[Figure]:
 
 def _decide(bench: Bench) -> Decided:
     before = bench.noop.coordinator.admin.status().counters
-    load = bench.run(bench.noop.spec("execute_frames", in_flight=IN_FLIGHT))
+    load = bench.run(bench.noop.spec("execute_rows", in_flight=IN_FLIGHT))
     after = bench.noop.coordinator.admin.status().counters
     commits = after["committed"] - before["committed"]
     return Decided(load, (after["log_forces"] - before["log_forces"]) / commits)
 
 
 def _for_comparison(bench: Bench) -> None:
-    """The same with the whole client around the calls, and without batched streams on any hop."""
+    """The same asked for call by call, with the whole client around the calls, and without streams on any hop."""
+    bench.loads("capacity, call by call", [bench.run(bench.noop.spec("execute_frames", in_flight=IN_FLIGHT))])
     bench.loads("capacity by tm.execute", [bench.run(bench.noop.spec("execute", in_flight=IN_FLIGHT))])
     unary = NoopServices(bench.stack, "unary", unary=True)
     bench.loads("capacity unary only", [bench.run(unary.spec("execute_unary", in_flight=IN_FLIGHT))])

@@ -87,7 +87,8 @@ AIMS: Mapping[str, Aim] = {
         5.0,
         "at least",
         "×",
-        "transactions a second with two participants that do nothing, 256 in flight, SQLite log synchronous=FULL",
+        "transactions a second with two participants that do nothing, 256 in flight, asked for in columns by one "
+        "client; SQLite log synchronous=FULL",
         "empty grpc.aio unary calls a second, one client process, one server process, 256 in flight",
     ),
     "capacity_tps": Aim(None, "at least", "tx/s", "the transactions a second of capacity_ratio"),

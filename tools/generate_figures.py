@@ -42,7 +42,9 @@ CPU_ROWS = {
     "interactive": "interactive, 48 in flight",
     "interactive baseline": "two local RPCs",
     "latency": "`Execute`, 1 in flight",
-    "capacity": "no-op participants, 256 in flight",
+    "capacity": "no-op participants, 256 in flight, asked for in columns",
+    "capacity, call by call": "the same, asked for call by call",
+    "capacity by tm.execute": "the same, by the client",
     "capacity unary only": "the same, unary calls only",
     "capacity baseline": "an empty unary call",
 }
