@@ -94,7 +94,7 @@ class AdminService(AdminServicer):
         logged = driver.log.counters()
         counters = driver.counters | self._recovery.counters
         counters |= {"log_forces": logged["forces"], "log_records": logged["records"]}
-        held = Counter(running.transaction.state.name for running in driver.transactions.values())
+        held = Counter(state.name for _, state, _ in driver.transactions.standings())
         return a.GetStatusResponse(
             coordinator_id=gtrids.coordinator_id,
             epoch=gtrids.epoch,

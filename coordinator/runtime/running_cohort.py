@@ -26,10 +26,10 @@ from google.protobuf.message import Message
 from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol import events as e
-from coordinator.protocol.cohort import ENDED, OFFERED, VOTING, Cohort
+from coordinator.protocol.cohort import COMMITTING, ENDED, LEFT, OFFERED, VOTING, Cohort
 from coordinator.protocol.effects import NOTHING
 from coordinator.protocol.members import COMMIT, COMMITTED, YES
-from coordinator.protocol.states import Decision
+from coordinator.protocol.states import Decision, TransactionState
 from coordinator.protocol.transaction import GlobalTransaction
 from coordinator.protocol.values import made_once, value
 from coordinator.runtime.driver import Driver
@@ -45,6 +45,14 @@ from handfast.xid import named_unix_ms
 logger = logging.getLogger(__name__)
 
 _ended_as = made_once(e.BranchEnded)
+
+_STATES = {
+    VOTING: TransactionState.PREPARING,
+    OFFERED: TransactionState.PREPARING,
+    COMMITTING: TransactionState.COMMITTING,
+    ENDED: TransactionState.COMMITTED,
+    LEFT: TransactionState.FORGOTTEN,  # here, at least
+}
 
 
 class RowsAnswer(Protocol):
@@ -149,8 +157,8 @@ class RunningCohort:
         answer: RowsAnswer,
     ) -> None:
         driver = cohorts.driver
-        now_s, self._begun_unix_ms = driver.clock.now_s(), driver.clock.unix_ms()
-        self.cohort = Cohort(gtrids, work.bquals, now_s + timeout_s, now_s, self._begun_unix_ms)
+        now_s, self.begun_unix_ms = driver.clock.now_s(), driver.clock.unix_ms()
+        self.cohort = Cohort(gtrids, work.bquals, now_s + timeout_s, now_s, self.begun_unix_ms)
         self._cohorts = cohorts
         self._driver = driver
         self._bquals = work.bquals
@@ -163,7 +171,7 @@ class RunningCohort:
         self._results: tuple[list[bytes | None], ...] = tuple([None] * len(gtrids) for _ in work.bquals)
         self._undecided = self._open = len(gtrids)
         self._left: dict[int, Running] = {}
-        self._shadows = Shadows(self.cohort, driver.trace, self._begun_unix_ms, client) if driver.trace else None
+        self._shadows = Shadows(self.cohort, driver.trace, self.begun_unix_ms, client) if driver.trace else None
         # No end is noted before the time in its transaction's name, or the clean-up could drop it too early.
         self._named_unix_ms = max(map(named_unix_ms, {gtrid[: gtrid.rindex("-")] + "-0" for gtrid in gtrids}))
 
@@ -224,7 +232,7 @@ class RunningCohort:
     # -- decision --------------------------------------------------------------------------------------------------
 
     def _offer(self, rows: Sequence[int], unix_ms: int) -> None:
-        gtrids, begun, client = self.cohort.gtrids, self._begun_unix_ms, self._client
+        gtrids, begun, client = self.cohort.gtrids, self.begun_unix_ms, self._client
         named = list(zip(self._bquals, self.cohort.proofs, strict=True))
         records = []
         for row in rows:
@@ -368,6 +376,10 @@ class RunningCohort:
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
+    def states(self) -> dict[str, TransactionState]:
+        """See Rows."""
+        return {gtrid: _STATES[stage] for gtrid, stage in zip(self.cohort.gtrids, self.cohort.stages, strict=True)}
+
     def taken_out(self, gtrid: str) -> Running:
         """See Rows."""
         return self._out(self.cohort.gtrids.index(gtrid))
@@ -390,7 +402,7 @@ class RunningCohort:
         driver.transactions.single[gtrid] = running
         if stage in (VOTING, OFFERED):
             running.held = effects.send_after_force  # none, while votes are missing
-            running.deadline_unix_ms = self._begun_unix_ms + int(self._timeout_s * 1000)
+            running.deadline_unix_ms = self.begun_unix_ms + int(self._timeout_s * 1000)
             running.operations = self._operations(row)
             driver.deadlines.add(gtrid, machine.deadline_s)
             self._fewer_undecided(1)
@@ -420,7 +432,7 @@ class RunningCohort:
         return running
 
     def _running(self, row: int, machine: GlobalTransaction, history: list[tuple[int, e.Event]]) -> Running:
-        running = Running(machine, self._begun_unix_ms, client=self._client)
+        running = Running(machine, self.begun_unix_ms, client=self._client)
         running.one_shot = True
         running.history = history
         running.result_places = tuple([(bqual, 0) for bqual in self._bquals])
