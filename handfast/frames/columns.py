@@ -34,6 +34,10 @@ CELLS_MAX = 4_000
 """How many texts columns hold at most, all of them together, so that no peer takes a frame for an attack
 (``reading.MESSAGES_MAX``)."""
 
+ROWS_MAX = 4_096
+"""How many rows a frame's columns have at most, all of them together. A row takes as little as two bytes, and is
+answered all the same."""
+
 ID_MAX = 2**64 - 1
 
 

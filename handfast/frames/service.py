@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from handfast.catalog import HandfastFault
-from handfast.frames.columns import ColumnKind, Commits, Executes, GatheredKind, Prepares, Rows
+from handfast.frames.columns import ROWS_MAX, ColumnKind, Commits, Executes, GatheredKind, Prepares, Rows
 from handfast.frames.reading import reader_or_none
 from handfast.v1 import coordinator_pb2, participant_pb2
 
@@ -99,10 +99,14 @@ class FramedService:
             HandfastFault: MESSAGE_MALFORMED, by which the stream is to be ended. How many calls they are can't be told,
                 so they can't be answered one by one.
         """
-        found = []
+        found, count = [], 0
         for kind in self.columns:
             for columns in getattr(frame, kind.field):
-                if problem := kind.problem(columns):
+                problem = kind.problem(columns)
+                count += 0 if problem else kind.count(columns)
+                if count > ROWS_MAX:
+                    problem = f"the frame has more than {ROWS_MAX} rows"
+                if problem:
                     raise HandfastFault("MESSAGE_MALFORMED", kind=type(columns).__name__, problem=problem)
                 found.append(Rows(kind, columns, 0, kind.count(columns)))
         return found

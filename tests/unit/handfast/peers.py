@@ -13,6 +13,7 @@ from handfast.frames import (
     COORDINATOR,
     Dispatch,
     FramePort,
+    TakeColumns,
     answer_unary,
     careful,
     carried,
@@ -28,10 +29,19 @@ Wrap = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
 class Peer:
     """A served coordinator: what it was asked, and how."""
 
-    def __init__(self, dispatch: Dispatch, *, framed: bool, frame_port: FramePort | None = None) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        *,
+        framed: bool,
+        frame_port: FramePort | None = None,
+        columns: TakeColumns | None = None,
+    ) -> None:
         self.framed = framed
         self.frame_port = frame_port
+        self.columns = columns
         self.frame_sizes: list[int] = []
+        self.row_counts: list[int] = []
         self.asked: list[Message] = []
         self.unary_calls = 0
         self.streams = 0
@@ -63,9 +73,10 @@ class Peer:
         self._dispatch(request, reply)
 
     async def count_frames(self, frames: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Note how many calls each frame holds."""
+        """Note how many single calls each frame holds, and how many rows each of its columns."""
         async for frame in frames:
             self.frame_sizes.append(len(frame.calls))
+            self.row_counts += [columns.count for columns in frame.executes]
             yield frame
 
 
@@ -82,7 +93,9 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
             try:
                 async with carried(peer.frame_port, frames, context) as (calls, replies):
                     counted = peer.count_frames(calls)
-                    await serve_frames(COORDINATOR, counted, replies, peer.dispatch, stop=peer.stop_streams)
+                    await serve_frames(
+                        COORDINATOR, counted, replies, peer.dispatch, stop=peer.stop_streams, columns=peer.columns
+                    )
             finally:
                 peer.streams_ended += 1
 
@@ -94,10 +107,14 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
 
 @asynccontextmanager
 async def served(
-    dispatch: Dispatch, *, framed: bool = True, frame_port: FramePort | None = None
+    dispatch: Dispatch,
+    *,
+    framed: bool = True,
+    frame_port: FramePort | None = None,
+    columns: TakeColumns | None = None,
 ) -> AsyncIterator[Peer]:
     """Serve a coordinator for as long as the block lasts."""
-    peer = Peer(dispatch, framed=framed, frame_port=frame_port)
+    peer = Peer(dispatch, framed=framed, frame_port=frame_port, columns=columns)
     await peer.start()
     try:
         yield peer
