@@ -10,6 +10,7 @@ import pytest
 
 from handfast.catalog import HandfastFault
 from handfast.frames import COORDINATOR, PARTICIPANT, CallFailed, CallStream, careful, channel_options, failure_of_rpc
+from handfast.frames.columns import CELLS_MAX
 from handfast.frames.reading import FRAME_DEPTH, MESSAGES_MAX, Unreadable, is_too_dense, reader
 from handfast.masking import MASK, masked
 from handfast.v1 import coordinator_pb2 as c
@@ -134,10 +135,22 @@ async def test_an_id_whose_call_has_no_answer_yet_can_not_be_used_again() -> Non
         b"\x0a\x00" * (MIB // 2),
         call_with(6, b"\x1a\x00" * (MIB // 2)),
         call_with(8, b"\x2a\x00" * (MIB // 2)),
+        _delimited(2, b"\x2a\x00" * (MIB // 2)),
+        _delimited(2, b"\x42\x00" * (MIB // 2)),
+        b"\x12\x00" * (MIB // 2),
         b"\x78\x01" * (MIB // 2),
         b"\x7b\x7c" * (MIB // 2),
     ],
-    ids=["calls", "operations", "names of operations", "unknown fields", "unknown groups"],
+    ids=[
+        "calls",
+        "operations",
+        "names of operations",
+        "resources",
+        "payloads",
+        "columns",
+        "unknown fields",
+        "unknown groups",
+    ],
 )
 def test_a_frame_of_countless_tiny_messages_is_refused_before_it_is_parsed(dense: bytes) -> None:
     assert is_too_dense(dense, FRAME_DEPTH)
@@ -159,6 +172,12 @@ def test_a_frame_as_large_as_our_senders_make_them_is_read() -> None:
     large = c.CoordinatorConnectRequest()
     large.calls.add(id=1).execute.operations.add(resource="accounts", name="work", payload=b"\x0a\x00" * 2 * MIB)
     assert reader(c.CoordinatorConnectRequest)(large.SerializeToString()) == large
+    rows = CELLS_MAX // 8
+    columns = c.ExecuteColumns(count=rows, resources=["a"] * 7, names=["b"] * 7, gtrids=["t"] * rows)
+    columns.payloads[:] = [b"\x0a" * 100] * (7 * rows)
+    tall = c.CoordinatorConnectRequest(executes=[columns, columns])
+    assert len(tall.SerializeToString()) > MIB // 2
+    assert reader(c.CoordinatorConnectRequest)(tall.SerializeToString()) == tall
 
 
 @pytest.mark.parametrize("text", ["'", "x", "\n\0", "\n"], ids=["quotes", "varints", "empty fields", "fields"])
@@ -172,6 +191,8 @@ def test_a_large_text_or_payload_is_not_taken_for_messages(text: str) -> None:
         c.CoordinatorConnectRequest(
             calls=[c.CoordinatorCall(id=1, execute=c.ExecuteRequest(operations=[operation, operation]))]
         ),
+        c.CoordinatorConnectRequest(executes=[c.ExecuteColumns(gtrids=[payload], payloads=[payload.encode()] * 2)]),
+        p.ParticipantConnectRequest(commits=[p.CommitColumns(gtrids=[payload], proofs=[payload])]),
     ):
         assert reader(type(message))(message.SerializeToString()) == message
 
