@@ -56,7 +56,8 @@ async def check_coordinator_frame(data: bytes) -> None:
 
     async def serve(frames: AsyncIterator[Any]) -> None:
         flow: Any = Flow(_Sized(frames, len(data)), context, account, life.clock, calls_max=100, bytes_max=2**20)
-        await serve_frames(COORDINATOR, flow.calls(), flow, Dispatch(life.requests))
+        dispatch = Dispatch(life.requests, life.rows)
+        await serve_frames(COORDINATOR, flow.calls(), flow, dispatch, columns=dispatch.columns)
 
     with quiet():
         await _check_served(COORDINATOR, data, context, serve, lambda: _pass_time(life))
@@ -146,10 +147,17 @@ async def _check_served(
     ended = serving.exception()
     if ended is not None:
         assert isinstance(ended, HandfastFault), ended
-        assert ended.code == "CALL_ID_REPEATED"
+        repeated = len(set(ids := _ids(service, frame))) < len(ids) if _problem(service, frame) is None else False
+        assert ended.code == ("CALL_ID_REPEATED" if repeated else _problem(service, frame))
         return
+    assert _problem(service, frame) is None
     replies = [reply for written in context.written for reply in written.replies]
-    assert Counter(reply.id for reply in replies) == Counter(call.id for call in frame.calls)
+    answered = Counter(reply.id for reply in replies)
+    for kind in service.columns:
+        for answer in [answer for written in context.written for answer in getattr(written, kind.answer_field)]:
+            assert kind.answer_problem(answer) == ""
+            answered.update(answer.ids)
+    assert answered == Counter(_ids(service, frame))
     for reply in replies:
         field = reply.WhichOneof("response")
         assert field is not None
@@ -157,6 +165,19 @@ async def _check_served(
             assert reply.error.code in ENTRIES
             assert reply.error.code != NEVER, reply.error.message
             assert len(reply.error.message) < 4_096
+
+
+def _problem(service: FramedService, frame: Any) -> str | None:
+    """The code by which the columns of a frame end its stream; None when they don't."""
+    try:
+        service.rows_in(frame)
+    except HandfastFault as fault:
+        return fault.code
+    return None
+
+
+def _ids(service: FramedService, frame: Any) -> list[int]:
+    return [call.id for call in frame.calls] + [call_id for rows in service.rows_in(frame) for call_id in rows.ids]
 
 
 # -- the calling sides ---------------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """Frames as Hypothesis makes them: of the right kind, with whatever may stand in their fields."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import strategies as st
 
 from handfast.v1 import coordinator_pb2 as c
@@ -110,13 +113,85 @@ participant_replies = st.one_of(
         p.ParticipantReply, id=IDS, prepare=st.builds(p.PrepareResponse, vote=st.integers(0, 99), reason=wire_text)
     ),
 )
+
+
+def fitting(kind: Callable[..., Any], fixed: dict[str, Any], **lists: tuple[str, st.SearchStrategy[Any]]) -> Any:
+    """Columns whose lists are as long as they have to be, or one of them is not."""
+
+    @st.composite
+    def columns(draw: st.DrawFn) -> Any:
+        count = draw(st.integers(0, 4))
+        filled = {name: draw(values) for name, values in fixed.items()}
+        each = len(filled.get("resources", "."))
+        for name, (how_many, values) in lists.items():
+            size = {"rows": count, "cells": count * each, "each": each}[how_many]
+            wrong = draw(st.integers(0, 12)) == 0
+            filled[name] = draw(st.lists(values, min_size=0 if wrong else size, max_size=4 if wrong else size))
+        if "count" in kind.DESCRIPTOR.fields_by_name:  # type: ignore[attr-defined]  # all messages have one
+            filled["count"] = draw(st.one_of(st.just(count), st.just(count), NUMBERS))
+        return kind(**filled)
+
+    return columns()
+
+
+FIRST_IDS = st.one_of(st.integers(0, 40), st.sampled_from([2**63, 2**64 - 2, 2**64 - 1]))
+PAYLOADS = st.binary(max_size=9)
+executes = fitting(
+    c.ExecuteColumns,
+    {
+        "first_id": FIRST_IDS,
+        "timeout_ms": NUMBERS,
+        "wait": st.integers(0, 9),
+        "resources": st.lists(RESOURCES, max_size=3),
+    },
+    names=("each", st.one_of(wire_text, st.just("write"))),
+    gtrids=("rows", GTRIDS),
+    payloads=("cells", PAYLOADS),
+)
+prepares = fitting(
+    p.PrepareColumns,
+    {"first_id": FIRST_IDS, "timeout_ms": NUMBERS, "bqual": BQUALS, "name": st.one_of(wire_text, st.just("write"))},
+    gtrids=("rows", GTRIDS),
+    payloads=("rows", PAYLOADS),
+)
+commits = fitting(
+    p.CommitColumns, {"first_id": FIRST_IDS, "bqual": BQUALS}, gtrids=("rows", GTRIDS), proofs=("rows", wire_text)
+)
+committed = st.builds(
+    c.CommittedColumns,
+    ids=st.lists(IDS, max_size=4),
+    gtrids=st.lists(wire_text, max_size=4),
+    results=st.lists(PAYLOADS, max_size=4),
+    results_each=NUMBERS,
+)
+yes = st.builds(
+    p.YesColumns,
+    ids=st.lists(IDS, max_size=4),
+    proofs=st.lists(wire_text, max_size=4),
+    results=st.lists(PAYLOADS, max_size=4),
+)
+done = st.builds(p.DoneColumns, ids=st.lists(IDS, max_size=4))
 FRAMES = {
-    0: st.builds(lambda calls: c.CoordinatorConnectRequest(calls=calls), st.lists(coordinator_calls, max_size=5)),
-    1: st.builds(lambda calls: p.ParticipantConnectRequest(calls=calls), st.lists(participant_calls, max_size=5)),
+    0: st.builds(
+        c.CoordinatorConnectRequest,
+        calls=st.lists(coordinator_calls, max_size=5),
+        executes=st.lists(executes, max_size=2),
+    ),
+    1: st.builds(
+        p.ParticipantConnectRequest,
+        calls=st.lists(participant_calls, max_size=5),
+        prepares=st.lists(prepares, max_size=2),
+        commits=st.lists(commits, max_size=2),
+    ),
     2: st.builds(
-        lambda replies: c.CoordinatorConnectResponse(replies=replies), st.lists(coordinator_replies, max_size=5)
+        c.CoordinatorConnectResponse,
+        replies=st.lists(coordinator_replies, max_size=5),
+        committed=st.lists(committed, max_size=2),
     ),
     3: st.builds(
-        lambda replies: p.ParticipantConnectResponse(replies=replies), st.lists(participant_replies, max_size=5)
+        p.ParticipantConnectResponse,
+        replies=st.lists(participant_replies, max_size=5),
+        yes=st.lists(yes, max_size=2),
+        done=st.lists(done, max_size=2),
     ),
 }

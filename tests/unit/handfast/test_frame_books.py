@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handfast.frames import LOST, PARTICIPANT, CallFailed
 from handfast.frames.books import Books
@@ -145,3 +147,28 @@ def test_open_rows_become_calls_of_their_own_and_no_others(books: Books) -> None
     assert sorted(rows.rows) == [(row, str(10 + row)) for row in range(4)]
     assert later.rows == [(0, "20"), (1, "21")]
     assert len(books) == 0
+
+
+@given(
+    counts=st.lists(st.integers(1, 6), max_size=4),
+    gaps=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    frames=st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=6),
+)
+def test_whatever_ids_come_in_whatever_order_each_open_row_is_told_once(
+    counts: list[int], gaps: list[int], frames: list[list[int]]
+) -> None:
+    books, first_id = Books(PARTICIPANT, "the participant"), 1
+    expected: dict[int, tuple[Noted, int]] = {}
+    for count, gap in zip(counts, gaps, strict=False):
+        first_id += gap
+        noted = prepares(books, first_id, count)
+        expected |= {first_id + row: (noted, row) for row in range(count)}
+        first_id += count
+    for ids in frames:
+        books.take(yes(*ids))
+    named = {call_id for ids in frames for call_id in ids}
+    for call_id, (noted, row) in expected.items():
+        told = [said for of, said in noted.rows if of == row]
+        assert told == ([str(call_id)] if call_id in named else [])
+    books.single_out()
+    assert sorted(books.calls) == sorted(expected.keys() - named)
