@@ -111,7 +111,7 @@ class Checkers:
 
     # -- the wire --------------------------------------------------------------------------------------------------
 
-    def request_left(self, sender: str, address: str, request: Any, number: int) -> None:
+    def request_left(self, sender: str, address: str, request: Any, number: int, *, driven: bool) -> None:
         """A request is on its way."""
         gtrid, bqual = getattr(request, "gtrid", ""), getattr(request, "bqual", "")
         self.world.trace(sender, "→ %s %s %d %s %s", address[:-2], KINDS[type(request)], number, gtrid, bqual)
@@ -129,13 +129,17 @@ class Checkers:
             if active and coordinator.decision_of(gtrid) is not Decision.ABORT:
                 self.broken("recovery never races the living", gtrid, f"Rollback to {bqual}, which is still active")
         decides = isinstance(request, p.ParticipantCommitRequest | p.ParticipantRollbackRequest)
-        if decides and not self._is_driven(gtrid) and self._listed[gtrid, bqual] < 2:
+        if decides and not driven and self._listed[gtrid, bqual] < 2:
             detail = f"the orphan {bqual} is ended, and was not listed twice"
             self.broken("recovery never races the living", gtrid, detail)
 
-    def _is_driven(self, gtrid: str) -> bool:
-        """Whether the coordinator's driver, or an operator, may be the one who sends."""
-        return self.world.coordinator.drives(gtrid) or gtrid in self.resolved
+    def is_driven(self, sender: str, request: Any) -> bool:
+        """Whether the coordinator's driver, or an operator, may be the one who makes a request.
+
+        Asked as it is made, for when it leaves its transaction may have ended, and others have followed it.
+        """
+        gtrid = getattr(request, "gtrid", "")
+        return sender == COORDINATOR and (self.world.coordinator.drives(gtrid) or gtrid in self.resolved)
 
     def reply_left(self, server: str, asker: str, request: Any, answer: Any) -> None:
         """An answer is on its way."""
@@ -195,7 +199,9 @@ class Checkers:
             return
         if self.world.process_of(server).bqual == request.bqual:
             self._rolled_back[gid] = None
-        if truth is not None and (truth.ended == "COMMITTED" or (truth.prepared and not truth.ended)):
+        # A branch that changed nothing may be left prepared when the database fails: see ``PostgresBranch._take_back``.
+        prepared = truth is not None and truth.prepared and truth.changed and not truth.ended
+        if truth is not None and (truth.ended == "COMMITTED" or prepared):
             ended = truth.ended or "prepared"
             self.broken("proof, not guess", request.gtrid, f"{request.bqual} says ABORTED and is {ended}")
 

@@ -118,6 +118,9 @@ class Scheduler:
         events._set_running_loop(owner)
         try:
             step.run()
+        except asyncio.CancelledError:
+            if not owner.draining:
+                raise
         except Exception as problem:  # noqa: BLE001 - handed to whoever watches for defects
             owner.call_exception_handler({"message": "a callback failed", "exception": problem})
 
@@ -208,6 +211,9 @@ class ProcessLoop(asyncio.BaseEventLoop):
     def create_task(
         self, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], *, name: object = None, context: Any = None
     ) -> asyncio.Task[Any]:
+        if self.draining:
+            coro.close()
+            raise asyncio.CancelledError("all is over, and nothing new begins")
         task = _Task(next(self.scheduler.numbers), coro, loop=self, name=name, context=context)
         self.tasks.append(task)
         if len(self.tasks) > 256:

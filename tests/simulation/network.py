@@ -103,7 +103,11 @@ class Listener:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call that has no answer yet; ``rows`` is told the answer when it is the ``row`` of columns."""
+    """One call that has no answer yet.
+
+    ``rows`` is told the answer when it is the ``row`` of columns; ``driven`` says whether the coordinator's driver may
+    be the one who made it.
+    """
 
     channel: Channel
     request: Any
@@ -116,6 +120,7 @@ class Call:
     fault: MessageFault | None = None
     rows: ColumnReplies | None = None
     row: int = 0
+    driven: bool = False
 
     @property
     def kind(self) -> str:
@@ -225,7 +230,9 @@ class Network:
         self.counts[call.kind] += 1
         call.number = self.counts[call.kind]
         call.written = True
-        self.world.observe.request_left(call.channel.loop.name, call.channel.address, call.request, call.number)
+        self.world.observe.request_left(
+            call.channel.loop.name, call.channel.address, call.request, call.number, driven=call.driven
+        )
 
     def carry(self, call: Call) -> None:
         """Let a request leave; runs in a step of its sender."""

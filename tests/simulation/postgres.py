@@ -105,6 +105,7 @@ class Database:
         self.prepared: dict[str, Transaction] = {}
         self.statuses: dict[int, str] = {}
         self.next_xid = FIRST_XID
+        self.xid_prepared_max = FIRST_XID - 1  # PREPARE is in the log by then, whatever became of it since
         self.life = 1
         self.sessions: list[Session] = []
         self.counts: Counter[str] = Counter()
@@ -194,7 +195,7 @@ class Database:
             self.end_session(session)
         durable = [xid for xid, status in self.statuses.items() if status == "committed"]
         durable += [transaction.xid for transaction in self.prepared.values() if transaction.xid is not None]
-        self.next_xid = max(durable, default=FIRST_XID - 1) + 1
+        self.next_xid = max([self.xid_prepared_max, *durable]) + 1
         self.statuses = {xid: status for xid, status in self.statuses.items() if xid < self.next_xid}
 
     def start(self) -> None:
@@ -269,6 +270,7 @@ class Database:
             session.transaction = None
             transaction.prepared_at_s = self.world.now_s
             self.prepared[gid] = transaction
+            self.xid_prepared_max = max(self.xid_prepared_max, transaction.xid or 0)
             self.world.trace(self.name, "prepared %s", gid)
             self.world.observe.branch_prepared(self.name, gid)
             self.counts["prepared"] += 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from coordinator.runtime.driver import Driver
 from coordinator.runtime.gtrids import Gtrids
 from coordinator.runtime.running_cohort import RunningCohort, _Acknowledgements, _Votes
 
@@ -36,12 +37,33 @@ def acknowledgements_of_other_rows(right: Any) -> Any:
 
 
 def log_speaks_to_rows_only(right: Any) -> Any:
-    def _on_last_standing(self: RunningCohort, rows: Sequence[int], standings: list[Any], last: Any) -> None:
-        heard = [(row, one) for row, one in zip(rows, [*standings, last], strict=True) if row not in self._left]
+    def _on_standings(self: RunningCohort, rows: Sequence[int], standings: Sequence[Any]) -> None:
+        heard = [(row, standing) for row, standing in zip(rows, standings, strict=True) if row not in self._left]
         if heard:
-            right(self, [row for row, _ in heard], [one for _, one in heard[:-1]], heard[-1][1])
+            right(self, [row for row, _ in heard], [standing for _, standing in heard])
 
-    return _on_last_standing
+    return _on_standings
+
+
+def clock_stands_at_the_deadline(right: Any) -> Any:
+    def __init__(self: RunningCohort, *args: Any) -> None:
+        right(self, *args)
+        clock, deadline_s = self._driver.clock, self.cohort.deadline_s
+        slow = _Instead(clock, now_s=lambda: min(clock.now_s(), deadline_s))
+        self._driver = cast("Driver", _Instead(self._driver, clock=slow))
+
+    return __init__
+
+
+class _Instead:
+    """Something with a few of its parts replaced."""
+
+    def __init__(self, right: Any, **parts: Any) -> None:
+        self._right = right
+        self.__dict__.update(parts)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._right, name)
 
 
 def claims_of_rows_mark_nothing(right: Any) -> Any:

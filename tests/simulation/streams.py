@@ -89,6 +89,7 @@ class SimulatedStream(CallStream):
     def _new_call(self, request: Any, on_reply: OnReply, timeout_s: float | None) -> Call:
         loop, channel = self._way.loop, self._way
         call = Call(channel, request, on_reply, timeout_s)
+        call.driven = channel.network.world.observe.is_driven(loop.name, request)
         channel.calls[id(call)] = call
         if timeout_s is not None:
             call.timer = loop.call_later(timeout_s, self._time_out, call)
