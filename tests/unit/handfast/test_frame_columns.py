@@ -91,6 +91,17 @@ async def test_each_shape_has_columns_of_its_own() -> None:
         assert peer.row_counts == [5, 5, 5]
 
 
+async def test_columns_hold_no_more_texts_than_a_peer_takes_in_one_message() -> None:
+    branches = 30
+    operations = [t.Operation(resource=f"r{number}", name="write") for number in range(branches)]
+    requests = [execute(number, operations=operations) for number in range(200)]
+    async with served(beginning(committed), frame_port=FramePort(HOST)) as peer, open_to(peer) as calls:
+        answers = await asked_together(calls, requests)
+        assert [answer.gtrid for answer in answers] == [request.gtrid for request in requests]
+        rows_max = CELLS_MAX // (branches + 1)
+        assert peer.row_counts == [rows_max, 200 - rows_max]
+
+
 async def test_no_call_overtakes_columns_that_were_made_before_it() -> None:
     def answer(request: Any, reply: Reply) -> None:
         if isinstance(request, c.ExecuteRequest):
