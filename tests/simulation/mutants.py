@@ -439,7 +439,7 @@ MUTANTS = (
         *(0, Requests, "_standing_without_record", _presume_abort_of_later_epochs),
     ),
     _mutant("a claimed name can be claimed again", 31, Gtrids, "claim", _claim_marks_nothing),
-    _mutant("a repeated Execute runs again", 23, Requests, "execute", _execute_again),
+    _mutant("a repeated Execute runs again", 78, Requests, "execute", _execute_again),
     _mutant("the log answers before it forces", 0, SimulatedLog, "_submit", _answer_before_forced),
     _mutant("old transactions are dropped though not ended", 355, _Durable, "_drop", _drop_unended),
     _mutant("an ended transaction is forgotten at once", 0, _Durable, "_end", _drop_at_end),
