@@ -52,10 +52,24 @@ async def test_a_rollback_during_prepare_leaves_nothing_prepared(
     for _ in range(20):
         gtrid = coordinator.new_gtrid()
         rollback = p.ParticipantRollbackRequest(gtrid=gtrid, bqual=accounts.bqual)
-        voted, ended = await asyncio.gather(
+        _, ended = await asyncio.gather(
             coordinator.ask(accounts.address, prepare(accounts, gtrid, 5)), coordinator.ask(accounts.address, rollback)
         )
-        assert (voted.vote, ended.outcome) == (t.VOTE_NO, t.OUTCOME_ABORTED)
+        assert ended.outcome == t.OUTCOME_ABORTED, "whichever came first"
+    assert (database.value(), database.prepared()) == (100, [])
+
+
+async def test_a_rollback_while_prepare_does_the_work_makes_it_vote_no(
+    accounts: Accounts, coordinator: FakeCoordinator, database: Database
+) -> None:
+    gtrid = coordinator.new_gtrid()
+    with psycopg.connect(database.dsn) as other:
+        other.execute("SELECT * FROM account FOR UPDATE")
+        voting = asyncio.create_task(coordinator.ask(accounts.address, prepare(accounts, gtrid, 5)))
+        await eventually(lambda: database.fetch("SELECT 1 FROM pg_locks WHERE NOT granted") != [])
+        rollback = p.ParticipantRollbackRequest(gtrid=gtrid, bqual=accounts.bqual)
+        assert (await coordinator.ask(accounts.address, rollback)).outcome == t.OUTCOME_ABORTED
+        assert (await voting).vote == t.VOTE_NO
     assert (database.value(), database.prepared()) == (100, [])
 
 
