@@ -10,8 +10,6 @@ from handfast.catalog import HandfastFault
 from handfast.frames import PARTICIPANT
 from handfast.v1 import participant_pb2 as p
 
-PREPARES, COMMITS = PARTICIPANT.columns
-
 
 class Noted:
     """Answers in columns."""
