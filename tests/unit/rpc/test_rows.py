@@ -205,6 +205,29 @@ async def test_a_part_of_the_rows_is_answered_by_its_own_ids() -> None:
     assert [list(one.ids) for one in reply.column_answers] == [[FIRST_ID + 2]]
 
 
+async def test_a_row_of_a_part_that_goes_by_itself_is_the_one_that_was_asked_for() -> None:
+    life = await start()
+    life.transport.by_columns.update((A, B))
+    gtrids = life.names(5)
+    life.requests.inquire(gtrids[3], "", 2)
+    reply = Replies()
+    (columns,) = columns_of(gtrids).executes
+    assert Dispatch(life.requests, life.rows).columns(columns, 1, 5, reply)
+    ((call_id, answer),) = reply.single_answers
+    assert (call_id, answer.gtrid, answer.outcome) == (FIRST_ID + 3, gtrids[3], t.OUTCOME_ABORTED)
+    assert life.transport.shown_columns() == [f"3 Prepare {A}", f"3 Prepare {B}"]
+
+
+async def test_who_may_run_a_part_of_the_rows_is_found_out_by_its_own_names() -> None:
+    life = await start()
+    life.transport.by_columns.update((A, B))
+    (columns,) = columns_of([*life.names(2, "billing"), *life.names(2, "shipping")]).executes
+    dispatch = guarded(life, BILLING, Trail(life.clock))
+    assert not dispatch.columns(columns, 2, 4, Replies())
+    assert dispatch.columns(columns, 0, 2, Replies())
+    assert life.driver.open_by_client == {"billing": 2}
+
+
 class Replies:
     """A way to answer that keeps the answers."""
 
@@ -400,6 +423,7 @@ async def test_an_admin_runs_rows_under_others_names_which_stay_theirs() -> None
         assert life.driver.open_by_client == {"billing": 2}
         await commit_all(life)
         assert caller.codes == ["OUTCOME_COMMITTED"] * 2
+        assert len(caller.in_columns) == 1
 
 
 # -- how much ----------------------------------------------------------------------------------------------------------

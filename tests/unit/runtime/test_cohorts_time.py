@@ -9,7 +9,8 @@ from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.requests import Standing
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
-from tests.unit.runtime.alike import pair
+from handfast.xid import named_unix_ms
+from tests.unit.runtime.alike import begun, pair
 from tests.unit.runtime.scripted import A, B, Life, RowAnswers, forced, start
 
 DONE = p.ParticipantCommitResponse(outcome=t.OUTCOME_COMMITTED)
@@ -52,14 +53,53 @@ async def test_no_deadline_is_waited_for_when_all_rows_are_decided() -> None:
     life = await start(options=DriverOptions(apply_wait_s=5.0))
     await rows_in(life)
     life.vote_rows(A, B)
+    assert len(life.rows.cohorts._deadlines) == 1
     await forced()
-    life.acknowledge_rows(A, B)
-    life.clock.advance(9.0)
-    timers = life.clock.waiting
-    life.clock.advance(60.0)
-    assert timers <= 1, "the tick that was set for it may come"
-    assert life.clock.waiting == 0
     assert len(life.rows.cohorts._deadlines) == 0
+    assert len(life.rows.cohorts._waits) == 1
+
+
+async def test_nobody_waits_for_rows_that_have_ended() -> None:
+    life = await start()
+    await rows_in(life)
+    life.vote_rows(A, B)
+    await forced()
+    life.acknowledge_rows(A)
+    assert len(life.rows.cohorts._waits) == 1
+    life.acknowledge_rows(B)
+    assert len(life.rows.cohorts._waits) == 0
+
+
+async def test_a_row_that_left_is_aborted_at_the_deadline_too() -> None:
+    both = await pair(1, A, B, timeout_s=10.0)
+    both.vote(A)
+    both.assert_alike()
+    both.advance(10.1)
+    for life in both.lives:
+        life.rolled_back(A, B)
+    assert both.rows.alone(0).transaction.cause is Cause.DEADLINE
+    both.assert_alike()
+
+
+async def test_no_end_is_noted_before_the_time_in_its_transactions_name() -> None:
+    """A block's name may be ahead of the clock; the clean-up goes by the end, and by the name."""
+    together, alone = await start(), await start()
+    for life in (together, alone):
+        for _ in range(50):
+            life.names(1)
+    both = begun(together, alone, 2, A, B)
+    both.vote(A)
+    both.vote(B)
+    await both.forced()
+    both.acknowledge(A)
+    both.acknowledge(B)
+    await both.forced()
+    logged = [[life.log.lookup(gtrid) for gtrid in both.gtrids] for life in both.lives]
+    assert logged[0] == logged[1]
+    (first, *_) = logged[0]
+    assert first is not None
+    assert first.end is not None
+    assert first.end.ended_unix_ms == named_unix_ms(both.gtrids[0]) > life.clock.unix_ms()
 
 
 async def test_a_deadline_during_the_force_changes_nothing() -> None:
@@ -323,6 +363,7 @@ async def at_stage(stage: str) -> tuple[Life, RowAnswers]:
 async def test_after_close_nothing_happens_whatever_still_arrives(stage: str) -> None:
     life, answers = await at_stage(stage)
     life.close()
+    assert life.clock.waiting == 0
     columns = list(life.transport.columns)
     sent, kept = life.transport.shown_columns(), dict(life.driver.transactions.rows)
     counters = life.log.counters()
