@@ -296,6 +296,16 @@ async def test_rows_without_an_answer_in_time_fail_and_one_that_comes_late_is_to
         assert told.failures == dict.fromkeys((0, 3, 4, 5), (TIMEOUT, True))
 
 
+async def test_rows_are_watched_beside_calls_that_time_out_before_them() -> None:
+    taking, told, single = Taking(), Told(), list[Message | CallFailed]()
+    async with taken_by(taking, lambda request, reply: None) as (_, calls):
+        calls.call(c.InquireRequest(), single.append, timeout_s=0.05)
+        calls.call_columns(executes(4), 4, told, timeout_s=0.1)
+        await eventually(lambda: len(told.rows) == 4)
+        assert told.failures == dict.fromkeys(range(4), (TIMEOUT, True))
+        assert [getattr(failure, "code", "") for failure in single] == [TIMEOUT]
+
+
 async def test_rows_that_time_out_before_they_are_written_were_certainly_not_done() -> None:
     async with taken_by(Taking()) as (_, calls):
         assert calls._sender is not None
