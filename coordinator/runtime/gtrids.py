@@ -118,15 +118,17 @@ class Gtrids:
 
     def next(self) -> str:
         """Make and claim one name."""
-        block = self._own
-        if block is None or self._own_next >= len(block.claimed) or self._clock.now_s() >= block.expires_s:
-            self._drop_expired()
-            block = self._own = self._make(OWN_BLOCK_SIZE, "", handed_out=False)
-            self._own_next = 0
-        number = self._own_next
-        self._own_next += 1
-        block.claimed[number] = 1
-        return block.prefix + _spelled(number)
+        while True:
+            block = self._own
+            if block is None or self._own_next >= len(block.claimed) or self._clock.now_s() >= block.expires_s:
+                self._drop_expired()
+                block = self._own = self._make(OWN_BLOCK_SIZE, "", handed_out=False)
+                self._own_next = 0
+            number = self._own_next
+            self._own_next += 1
+            if not block.claimed[number]:  # nobody has guessed it, and used it up
+                block.claimed[number] = 1
+                return block.prefix + _spelled(number)
 
     def claim(self, gtrid: str) -> bool:
         """Claim a name; False when it was claimed before or is of no live block."""

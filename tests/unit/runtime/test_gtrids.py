@@ -31,6 +31,15 @@ def test_a_name_can_be_claimed_once(gtrids: Gtrids) -> None:
     assert not gtrids.claim(gtrid)
 
 
+def test_a_name_that_somebody_has_guessed_is_given_to_nobody_else(gtrids: Gtrids) -> None:
+    """They may have begun a transaction by it, or have been told that it is aborted."""
+    first = gtrids.next()
+    prefix = first[: first.rindex("-") + 1]
+    for guessed in ("1", "2", "4"):
+        assert gtrids.claim(prefix + guessed)
+    assert [gtrids.next() for _ in range(2)] == [prefix + "3", prefix + "5"]
+
+
 def test_no_name_is_older_than_its_life_whatever_the_clock_says(clock: ManualClock) -> None:
     started_unix_ms = clock.unix_ms() + 60_000  # the clock was set back since
     names = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, started_unix_ms)
