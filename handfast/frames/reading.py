@@ -37,8 +37,11 @@ MESSAGES_MAX = 4_096
 FRAME_DEPTH = 2
 """A frame's calls, and their requests. What these hold is looked at no further: nothing there repeats messages."""
 
-CALLS = 1
-"""The field of a frame's calls. Its others are columns, which hold texts and no messages."""
+COLUMNS = (2, 3)
+"""The fields of a frame's columns, which hold texts and no messages."""
+
+FRAME_CELLS_MAX = 65_536
+"""How many texts all columns of a large frame hold. These take less than messages, and rows may have many."""
 
 _LENGTH_DELIMITED = 2
 _FIXED = {1: 8, 5: 4}  # wire type → bytes
@@ -110,17 +113,20 @@ def is_too_dense(data: bytes, depth: int) -> bool:
 
 
 def _count(data: memoryview, depth: int) -> int:
-    """How many fields there are, or the most in any large field; stops counting past the limit."""
-    position = count = 0
+    """How many fields there are, or the most in any large field or in columns; stops counting past the limit."""
+    position = count = cells = 0
     while position < len(data) and count <= MESSAGES_MAX:
         tag, position = _varint(data, position)
         kind = tag & 7
         count += 1
         if kind == _LENGTH_DELIMITED:
             length, position = _varint(data, position)
-            if depth and length > LOOKED_THROUGH_BYTES:
-                below = depth - 1 if depth < FRAME_DEPTH or tag >> 3 == CALLS else 0
-                count = max(count, _count(data[position : position + length], below))
+            if depth == FRAME_DEPTH and tag >> 3 in COLUMNS:
+                in_it = _count(data[position : position + length], 0)
+                cells += in_it
+                count = max(count, in_it, MESSAGES_MAX + 1 if cells > FRAME_CELLS_MAX else 0)
+            elif depth and length > LOOKED_THROUGH_BYTES:
+                count = max(count, _count(data[position : position + length], depth - 1))
             position += length
         elif kind == 0:
             _, position = _varint(data, position)
