@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from coordinator.rpc.flow import SLICE_CALLS, SLICE_CALLS_CONTESTED, Flow
 from coordinator.rpc.shares import BROKEN_S, BYTE_S, CALL_S, FRAME_S, Shares
 from coordinator.runtime.clock import SystemClock
 from handfast.catalog import HandfastFault
+from handfast.frames import COORDINATOR, Reply, serve_frames
 from handfast.v1 import coordinator_pb2 as c
+from handfast.v1 import types_pb2 as t
 from tests.clock import ManualClock
 
 
@@ -240,6 +243,31 @@ async def test_columns_are_cut_by_rows_behind_the_calls_of_their_frame(contested
     assert rows == [*range(1_000_000, 1_000_100), *range(2_000_000, 2_000_300)]
     size = SLICE_CALLS_CONTESTED if contested else SLICE_CALLS
     assert (sizes[0], max(sizes)) == (size, SLICE_CALLS) if not contested else sizes[0] == size
+
+
+async def test_each_row_of_a_frame_in_slices_is_served_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneFrame(Wire):
+        async def __aiter__(self) -> AsyncIterator[c.CoordinatorConnectRequest]:
+            async for frame in super().__aiter__():
+                yield frame
+                return
+
+    answered: list[int] = []
+
+    def write(frame: c.CoordinatorConnectResponse) -> None:
+        answered.extend(reply.id for reply in frame.replies)
+        answered.extend(call_id for answer in frame.committed for call_id in answer.ids)
+
+    def commit(request: Message, reply: Reply) -> None:
+        reply(c.ExecuteResponse(outcome=t.OUTCOME_COMMITTED))
+
+    wire = OneFrame(10, rows=(100, 300, 50))
+    monkeypatch.setattr(wire, "write", write)
+    flowing: Any = flow(wire)
+    await serve_frames(COORDINATOR, flowing.calls(), flowing, commit)
+    rows = [*range(1_000_000, 1_000_100), *range(2_000_000, 2_000_300), *range(3_000_000, 3_000_050)]
+    assert sorted(answered) == [*range(10), *rows]
+    assert flowing.waiting == 0
 
 
 async def test_columns_that_are_none_are_paid_for_as_what_is_no_frame() -> None:
