@@ -32,6 +32,7 @@ from coordinator.protocol.members import COMMIT, COMMITTED, YES
 from coordinator.protocol.states import Decision, TransactionState
 from coordinator.protocol.transaction import GlobalTransaction
 from coordinator.protocol.values import made_once, value
+from coordinator.runtime.answers import tell
 from coordinator.runtime.driver import Driver
 from coordinator.runtime.messages import PROOF_LENGTH_MAX, left_ms
 from coordinator.runtime.running import Running, Waiter
@@ -267,12 +268,16 @@ class RunningCohort:
         now_s, unix_ms = driver.clock.now_s(), driver.clock.unix_ms()
         if self._shadows is not None:
             self._shadows.step(rows, (), lambda row: e.decision_stood(COMMIT))
+        # At the decision there is more to be told of each than that it commits: its branches have not applied it.
+        stood = unix_ms, e.decision_stood(COMMIT)
+        shown = [self._shown(row, stood) for row in rows] if self._at_decision else ()
         self.cohort.decided(rows, now_s, unix_ms)
         self._fewer_undecided(len(rows))
         gtrids = [self.cohort.gtrids[row] for row in rows]
         if self._at_decision:
             # Before anything else can fail: from here on nobody waits for these rows.
-            self._tell_committed(rows, gtrids)
+            for row, running in zip(rows, shown, strict=True):
+                tell(running, Waiter(partial(self._answer.one, row), True), running)
         decided = DecidedRows(self, rows)
         self._cohorts.limit_wait(decided, now_s + driver.options.apply_wait_s)
         for branch, bqual in enumerate(self._bquals):
@@ -424,11 +429,18 @@ class RunningCohort:
 
     def shown(self, gtrid: str) -> Running:
         """See Rows."""
-        row = self.cohort.gtrids.index(gtrid)
-        machine, _, history = self.cohort.leave(row)
+        running = self._shown(self.cohort.gtrids.index(gtrid))
+        running.ended_unix_ms = running.history[-1][0]
+        return running
+
+    def _shown(self, row: int, *more: tuple[int, e.Event]) -> Running:
+        """What a row would be by itself that has been decided, or is so by what happens now; it stays a row."""
+        history = [*self.cohort.history(row), *more]
+        machine = GlobalTransaction(self.cohort.gtrids[row], self.cohort.deadline_s)
+        for _, event in history:
+            machine.step(event)
         running = self._running(row, machine, history)
         running.decided_unix_ms = _decided_unix_ms(history)
-        running.ended_unix_ms = history[-1][0]
         return running
 
     def _running(self, row: int, machine: GlobalTransaction, history: list[tuple[int, e.Event]]) -> Running:

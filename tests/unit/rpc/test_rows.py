@@ -242,13 +242,15 @@ class Replies:
         self.single_answers.append((call_id, answer))
 
 
-async def test_who_waits_for_the_decision_says_so_in_columns_too() -> None:
+async def test_who_waits_for_the_decision_is_told_what_is_pending_in_columns_too() -> None:
     life = await start()
     async with stream(life) as caller:
         await caller.send(columns_of(life.names(2), wait=c.WAIT_DECIDED))
         life.vote_rows(A, B)
         await settled()
         assert caller.codes == ["OUTCOME_COMMITTED"] * 2
+        pending = [(branch.bqual, branch.vote, branch.outcome) for branch in caller.of(1).branches]
+        assert pending == [(A, t.VOTE_YES, t.OUTCOME_UNSPECIFIED), (B, t.VOTE_YES, t.OUTCOME_UNSPECIFIED)]
 
 
 # -- as single calls ---------------------------------------------------------------------------------------------------

@@ -161,7 +161,12 @@ async def test_who_asks_for_the_decision_is_answered_when_it_is_durable_and_not_
     assert answers.told == []
     life.log.release()
     await forced()
-    assert answers.together[2] == (gtrids[2], [f"done: 2 at {A}".encode(), f"done: 2 at {B}".encode()])
+    assert answers.rows == [0, 1, 2]
+    told = answers.alone(2)
+    assert (told.gtrid, told.outcome) == (gtrids[2], Outcome.COMMITTED)
+    assert told.ordered_results() == [f"done: 2 at {A}".encode(), f"done: 2 at {B}".encode()]
+    assert [branch.bqual for branch in told.transaction.pending] == [A, B], "they have not applied it yet"
+    assert life.driver.transactions.single == {}
     life.acknowledge_rows(A, B)
     assert answers.rows == [0, 1, 2]
     assert len(life.driver.transactions) == 0
