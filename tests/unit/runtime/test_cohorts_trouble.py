@@ -12,10 +12,13 @@ from coordinator.log.records import DecisionRecord, LoggedBranch
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol.cohort import Cohort
 from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState
+from coordinator.runtime.entropy import SeededEntropy
+from coordinator.runtime.recovery import Recovery
 from coordinator.runtime.running import Running
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
 from tests.unit.runtime.alike import begun, pair
+from tests.unit.runtime.databases import Databases
 from tests.unit.runtime.scripted import A, B, C, Life, RowAnswers, forced, memory_log, refused, rows_of, start
 
 DONE = p.ParticipantCommitResponse(outcome=t.OUTCOME_COMMITTED)
@@ -92,6 +95,30 @@ async def test_a_log_that_breaks_under_rows_stops_the_process_and_answers_nobody
     await forced()
     assert [type(problem) for problem in life.broken] == [LogBroken]
     assert (answers.told, life.transport.shown(), life.transport.shown_columns()) == ([], [], [])
+
+
+# -- the sweep ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_sweep_for_orphans_touches_no_row_wherever_it_stands() -> None:
+    """A row that it took for an orphan would be rolled back while it is being prepared or committed."""
+    life = await start()
+    gtrids, answers = await rows_in(life, 4)
+    to_a, to_b = life.transport.columns
+    life.transport.columns.clear()
+    to_a.yes(1, 2, 3)
+    to_b.yes(3)
+    await forced()
+    life.log.hold()
+    to_b.yes(2)
+    there = Databases(
+        accounts={(gtrid, A) for gtrid in gtrids}, ledger={(gtrid, B) for gtrid in gtrids[2:]}, audit=set()
+    )
+    recovery = Recovery(life.requests, there.as_links(), SeededEntropy(3), interval_s=60.0)
+    assert (await recovery.sweep(), there.told) == (0, [])
+    assert life.driver.transactions.single == {}
+    assert list(life.driver.transactions.rows) == gtrids
+    assert answers.told == []
 
 
 # -- who looks on ------------------------------------------------------------------------------------------------------
