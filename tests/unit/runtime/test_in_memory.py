@@ -128,17 +128,19 @@ def test_one_that_is_to_be_forgotten_is_gone_before_its_turn() -> None:
 
 
 async def some_of_each(life: Life) -> list[str]:
-    """Two rows that have ended, two that are being committed and one that is prepared."""
-    gtrids = life.names(5)
+    """Two rows that have ended, two that are being committed, one that lacks a vote and one that is with the log."""
+    gtrids = life.names(6)
     life.execute_rows(gtrids, A, B)
     to_a, to_b = life.transport.columns
-    to_a.yes(0, 1, 2, 3)
+    to_a.yes(0, 1, 2, 3, 5)
     to_b.yes(0, 1)
     await forced()
     life.transport.columns[2].done()
     life.transport.columns[3].done()
     to_b.yes(2, 3)
     await forced()
+    life.log.hold()
+    to_b.yes(5)
     return gtrids
 
 
@@ -149,7 +151,7 @@ async def test_where_transactions_stand_is_counted_without_taking_a_row_out() ->
     life.driver.find(gtrids[3])
     single = life.begin(A)
     states = Counter(state for _, state, _ in life.driver.transactions.standings())
-    assert states == {S.COMMITTING: 2, S.PREPARING: 1, S.ACTIVE: 1}
+    assert states == {S.COMMITTING: 2, S.PREPARING: 2, S.ACTIVE: 1}
     assert list(life.driver.transactions.single) == [gtrids[3], single]
     assert [state for _, state, _ in life.driver.finished.standings()] == [S.COMMITTED] * 2
 
@@ -160,11 +162,12 @@ async def test_a_list_shows_rows_as_what_they_would_be_and_takes_out_those_alone
     found, more = list_transactions(life.driver, {S.PREPARING, S.COMMITTED}, 0)
     assert [(one.gtrid, one.transaction.state) for one in found] == [
         (gtrids[4], S.PREPARING),
+        (gtrids[5], S.PREPARING),
         (gtrids[0], S.COMMITTED),
         (gtrids[1], S.COMMITTED),
     ]
     assert more == 0
-    assert list(life.driver.transactions.single) == [gtrids[4]]
+    assert list(life.driver.transactions.single) == gtrids[4:]
 
 
 async def test_a_list_begins_with_the_newest_and_says_how_many_it_leaves_out() -> None:
@@ -177,7 +180,7 @@ async def test_a_list_begins_with_the_newest_and_says_how_many_it_leaves_out() -
     life.execute_rows(newest, A, B)
     found, more = list_transactions(life.driver, set(), 4)
     assert [one.gtrid for one in found][:3] == [*newest, single]
-    assert (len(found), more) == (4, 4)
+    assert (len(found), more) == (4, 5)
 
 
 async def test_a_list_tells_of_one_that_is_in_the_log_and_in_memory_once() -> None:
