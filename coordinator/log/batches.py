@@ -14,19 +14,29 @@ sealed as if all of it did; when some did not, the run is taken back and written
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from coordinator.log.chain import DECISION, END, PARTICIPANT, RESOLUTION, Chain, Head, Row, write_head
 from coordinator.log.identity import raise_horizon
 from coordinator.log.retention import close_gaps, drop_ended, drop_replaced, end_of
-from coordinator.log.rows import FORGOTTEN, STORED_COLUMNS, read_decision, read_transaction, tombstone_row
+from coordinator.log.rows import (
+    FORGOTTEN,
+    STORED_COLUMNS,
+    DecisionRow,
+    EndRow,
+    read_decision,
+    read_transaction,
+    tombstone_row,
+)
 from coordinator.log.store import LogRefused
 from coordinator.log.submissions import (
     Applied,
     Decide,
+    DecideAll,
     DropEnded,
     End,
+    EndAll,
     Forget,
     RaiseHorizon,
     Register,
@@ -52,7 +62,8 @@ _UNDO_END = """
         outcome = NULL, ended_unix_ms = NULL, evidence = NULL
     WHERE gtrid = ? AND end_seq > ?
 """
-_FREQUENT = frozenset({Decide, End})
+_FREQUENT = frozenset({Decide, End, DecideAll, EndAll})
+_Frequent = Decide | End | DecideAll | EndAll
 _INSERT_PARTICIPANT = "INSERT INTO participant VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_RESOLUTION = "INSERT INTO resolution VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -76,7 +87,7 @@ def apply_batch(connection: sqlite3.Connection, batch: Sequence[Submission], hea
     only_frequent = _FREQUENT.issuperset(map(type, batch))  # as in nearly every batch
     for frequent, group in ((True, batch),) if only_frequent else groupby(batch, key=_is_frequent):
         if frequent:
-            run = [one for one in group if isinstance(one, Decide | End)]
+            run = [one for one in group if isinstance(one, _Frequent)]
             decisions += _insert_decisions(connection, chain, run, results)
             ends += _update_ends(connection, chain, run)
         else:
@@ -94,25 +105,38 @@ def _is_frequent(submission: Submission) -> bool:
 
 
 def _insert_decisions(
-    connection: sqlite3.Connection, chain: Chain, run: Sequence[Decide | End], results: list[Result]
+    connection: sqlite3.Connection, chain: Chain, run: Sequence[_Frequent], results: list[Result]
 ) -> int:
     """Insert a run's decisions, and append each submission's result; return how many decisions went in."""
-    offered = [one for one in run if type(one) is Decide]
-    inserted, standing = 0, {}
+    offered: list[DecisionRow] = []
+    for one in run:
+        if type(one) is Decide:
+            offered.append(one.row)
+        elif type(one) is DecideAll:
+            offered.extend(one.rows)
+    inserted = 0
+    standing: dict[str, Decision] = {}
     if offered:
         seq_before = chain.seq
-        rows = chain.seal(DECISION, [one.row for one in offered])
+        rows = chain.seal(DECISION, offered)
         inserted = connection.executemany(_INSERT_DECISION, rows).rowcount
         if inserted != len(offered):
             connection.execute(_DELETE_RUN, (seq_before,))
             chain.rewind(rows[0])
-            inserted = sum(_goes_in(connection, chain, DECISION, one.row, _INSERT_DECISION) for one in offered)
-            standing = _standing(connection, offered)
-    if standing:
-        results.extend([standing[one.record.gtrid] if type(one) is Decide else None for one in run])
-    else:
-        results.extend([one.record.decision if type(one) is Decide else None for one in run])
+            inserted = sum(_goes_in(connection, chain, DECISION, row, _INSERT_DECISION) for row in offered)
+            standing = _standing(connection, [values[0] for values, _, _ in offered])
+    results.extend([_result(one, standing) for one in run])
     return inserted
+
+
+def _result(one: _Frequent, standing: Mapping[str, Decision]) -> Result:
+    """What a submission's callback is told; ``standing`` is empty when everything offered stands."""
+    if type(one) is Decide:
+        return standing[one.record.gtrid] if standing else one.record.decision
+    if type(one) is DecideAll:
+        gtrids = one.records.gtrids
+        return [standing[gtrid] for gtrid in gtrids] if standing else [Decision.COMMIT] * len(gtrids)
+    return None
 
 
 def _goes_in(connection: sqlite3.Connection, chain: Chain, kind: bytes, row: Row, statement: str) -> bool:
@@ -124,17 +148,22 @@ def _goes_in(connection: sqlite3.Connection, chain: Chain, kind: bytes, row: Row
     return False
 
 
-def _standing(connection: sqlite3.Connection, offered: Sequence[Decide]) -> dict[str, Decision]:
+def _standing(connection: sqlite3.Connection, gtrids: Sequence[str]) -> dict[str, Decision]:
     standing = {}
-    for one in offered:
-        (row,) = connection.execute(_SELECT_DECISION, (one.record.gtrid,)).fetchall()
-        standing[one.record.gtrid] = read_decision(row).decision
+    for gtrid in gtrids:
+        (row,) = connection.execute(_SELECT_DECISION, (gtrid,)).fetchall()
+        standing[gtrid] = read_decision(row).decision
     return standing
 
 
-def _update_ends(connection: sqlite3.Connection, chain: Chain, run: Sequence[Decide | End]) -> int:
+def _update_ends(connection: sqlite3.Connection, chain: Chain, run: Sequence[_Frequent]) -> int:
     """Write a run's ends; return how many had a decision without one."""
-    rows = [one.row for one in run if type(one) is End]
+    rows: list[EndRow] = []
+    for one in run:
+        if type(one) is End:
+            rows.append(one.row)
+        elif type(one) is EndAll:
+            rows.extend(one.rows)
     if not rows:
         return 0
     seq_before = chain.seq
@@ -161,7 +190,7 @@ def _apply_alone(connection: sqlite3.Connection, chain: Chain, submission: Submi
                 close_gaps(connection, chain, [])
         case DropEnded(horizon_unix_ms=horizon_unix_ms, limit=limit):
             return drop_ended(connection, chain, horizon_unix_ms, limit)
-        case Decide() | End():
+        case Decide() | End() | DecideAll() | EndAll():
             raise TypeError(f"applied in runs: {submission}")
     return None
 

@@ -8,6 +8,8 @@ says abort. The one exception is an abort that an operator or another coordinato
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from coordinator.protocol.states import Decision, Outcome
 from coordinator.protocol.values import value
 
@@ -61,6 +63,53 @@ class EndRecord:
     outcome: Outcome
     ended_unix_ms: int
     evidence: str = ""
+
+
+@value
+class CommitRows:
+    """The commit records of many transactions with the same branches, decided together.
+
+    Args:
+        gtrids: the transactions.
+        bquals: their branches, which all voted YES.
+        proofs: by branch, then by transaction: as in ``LoggedBranch``.
+        decided_unix_ms: as in ``DecisionRecord``, for all of them.
+        begun_unix_ms: likewise.
+        client: likewise.
+    """
+
+    gtrids: Sequence[str]
+    bquals: tuple[str, ...]
+    proofs: Sequence[Sequence[str]]
+    decided_unix_ms: int
+    begun_unix_ms: int
+    client: str
+
+    def each(self) -> Iterator[DecisionRecord]:
+        """Each of them by itself."""
+        for gtrid, *proofs in zip(self.gtrids, *self.proofs, strict=True):
+            branches = tuple(map(LoggedBranch, self.bquals, proofs))
+            when = (self.decided_unix_ms, self.begun_unix_ms)
+            yield DecisionRecord(gtrid, Decision.COMMIT, branches, *when, self.client)
+
+
+@value
+class EndRows:
+    """The end records of many transactions that ended together, as every branch was told.
+
+    Args:
+        gtrids: the transactions.
+        outcome: what became of all of them.
+        ended_unix_ms: as in ``EndRecord``.
+    """
+
+    gtrids: Sequence[str]
+    outcome: Outcome
+    ended_unix_ms: int
+
+    def each(self) -> Iterator[EndRecord]:
+        """Each of them by itself."""
+        return (EndRecord(gtrid, self.outcome, self.ended_unix_ms) for gtrid in self.gtrids)
 
 
 @value

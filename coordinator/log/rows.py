@@ -20,8 +20,10 @@ from json.encoder import encode_basestring_ascii as quoted
 
 from coordinator.log.chain import DECISION, END, PARTICIPANT, RESOLUTION, is_hash, sealed
 from coordinator.log.records import (
+    CommitRows,
     DecisionRecord,
     EndRecord,
+    EndRows,
     LoggedBranch,
     LoggedTransaction,
     ParticipantRecord,
@@ -101,6 +103,35 @@ def decision_row(record: DecisionRecord) -> DecisionRow:
     gtrid, decided, begun, client = record.gtrid, record.decided_unix_ms, record.begun_unix_ms, record.client
     content = decision_content(gtrid, decision, decided, begun, client, branches)
     return (gtrid, decision, decided, begun, client, branches), content, zlib.crc32(content)
+
+
+def commit_rows(records: CommitRows) -> list[DecisionRow]:
+    """Spell many decisions; each as ``decision_row`` would.
+
+    Raises:
+        UnicodeEncodeError: as there.
+    """
+    commit, decided, begun = _SPELLED[Decision.COMMIT], records.decided_unix_ms, records.begun_unix_ms
+    client, crc32 = records.client, zlib.crc32
+    befores = [f"{_quoted_bqual(bqual)}, " for bqual in records.bquals]
+    rows = []
+    for gtrid, *proofs in zip(records.gtrids, *records.proofs, strict=True):
+        texts = [before + quoted(proof) for before, proof in zip(befores, proofs, strict=True)]
+        branches = f"[{', '.join(texts)}]"
+        content = f"{gtrid}\0{commit}\0{decided}\0{begun}\0{client}\0{branches}".encode()
+        rows.append(((gtrid, commit, decided, begun, client, branches), content, crc32(content)))
+    return rows
+
+
+def end_rows(records: EndRows) -> list[EndRow]:
+    """Spell many ends; each as ``end_row`` would."""
+    outcome, ended = _SPELLED[records.outcome], records.ended_unix_ms
+    crc32 = zlib.crc32
+    rows = []
+    for gtrid in records.gtrids:
+        content = f"{gtrid}\0{outcome}\0{ended}\0".encode()
+        rows.append(((outcome, ended, "", gtrid), content, crc32(content)))
+    return rows
 
 
 def end_row(record: EndRecord) -> EndRow:

@@ -18,20 +18,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coordinator.log.files import OpenLog, naming_damage, open_files
-from coordinator.log.records import Identity, LoggedTransaction, ParticipantRecord, ResolutionRecord
+from coordinator.log.records import (
+    CommitRows,
+    EndRows,
+    Identity,
+    LoggedTransaction,
+    ParticipantRecord,
+    ResolutionRecord,
+)
 from coordinator.log.rows import (
     FORGOTTEN,
     PARTICIPANT_COLUMNS,
     RESOLUTION_COLUMNS,
     STORED_COLUMNS,
+    commit_rows,
+    end_rows,
     read_participant,
     read_resolution,
     read_transaction,
 )
-from coordinator.log.store import LogBroken
-from coordinator.log.submissions import Submission
+from coordinator.log.store import LogBroken, LogRefused, OnAllDecided
+from coordinator.log.submissions import DecideAll, EndAll, Submission
 from coordinator.log.submitting import LAZY_FLUSH_S, SubmittingLog
 from coordinator.log.writer import Writer
+from coordinator.protocol.states import Decision
 
 SELECT_ONE = f"SELECT {STORED_COLUMNS} FROM decision WHERE gtrid = ? AND outcome IS NOT '{FORGOTTEN}'"
 SELECT_UNENDED = f"SELECT {STORED_COLUMNS} FROM decision WHERE ended_unix_ms IS NULL ORDER BY seq"
@@ -133,17 +143,24 @@ class SqliteLog(SubmittingLog):
 
     # -- writes --------------------------------------------------------------------------------------------------
 
+    def decide_all(self, records: CommitRows, on_decided: OnAllDecided) -> None:
+        """See LogStore; all of them go into the same force."""
+        count = len(records.gtrids)
+
+        def on_answer(answer: Sequence[Decision] | LogRefused | LogBroken) -> None:
+            on_decided([answer] * count if isinstance(answer, LogRefused | LogBroken) else answer)
+
+        self._offer(DecideAll(records, commit_rows(records), on_answer))
+
+    def end_all(self, records: EndRows) -> None:
+        """See LogStore."""
+        self._offer(EndAll(records, end_rows(records)))
+
     def _submit(self, submission: Submission) -> None:
-        self._open_writer().submit(submission)
-
-    def _submit_all(self, submissions: Sequence[Submission]) -> None:
-        self._open_writer().submit_all(submissions)
-
-    def _open_writer(self) -> Writer:
         writer = self._writer
         if writer is None:
             raise RuntimeError("the log is not open")
-        return writer
+        writer.submit(submission)
 
     def _on_writer_broken(self, lost: Sequence[Submission], broken: LogBroken) -> None:
         self._broken = broken

@@ -25,8 +25,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from coordinator.log.records import (
+    CommitRows,
     DecisionRecord,
     EndRecord,
+    EndRows,
     Identity,
     LoggedTransaction,
     ParticipantRecord,
@@ -47,7 +49,7 @@ OnDecided = Callable[[Decision | LogRefused | LogBroken], None]
 """Told which decision stands, durably, or why none was written."""
 
 OnAllDecided = Callable[[Sequence[Decision | LogRefused | LogBroken]], None]
-"""Told the same of many, in their order."""
+"""Told that of many, in their order."""
 
 OnWritten = Callable[[LogRefused | LogBroken | None], None]
 """Told that a record is durable (None), or why it is not."""
@@ -89,18 +91,18 @@ class LogStore(Protocol):
             UnicodeEncodeError: a text in the record can't be written; nothing was submitted.
         """
 
-    def decide_all(self, records: Sequence[DecisionRecord], on_decided: OnAllDecided) -> None:
+    def decide_all(self, records: CommitRows, on_decided: OnAllDecided) -> None:
         """Offer many decisions, as ``decide`` does, and learn once all of them are durable which ones stand.
 
         Args:
-            records: the decisions offered; one at least. They need not go into the same force.
+            records: the decisions offered; one at least.
             on_decided: called on the loop's thread with the standing decisions, or why there are none, in that order.
 
         Raises:
             UnicodeEncodeError: as from ``decide``; nothing was submitted.
         """
 
-    def end_all(self, records: Sequence[EndRecord]) -> None:
+    def end_all(self, records: EndRows) -> None:
         """Write, lazily, that many transactions have ended, as ``end`` does without a callback."""
 
     def end(self, record: EndRecord, on_written: OnWritten | None = None) -> None:

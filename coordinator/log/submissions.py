@@ -7,11 +7,11 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from coordinator.log.chain import Head
-from coordinator.log.records import DecisionRecord, EndRecord, ParticipantRecord, ResolutionRecord
+from coordinator.log.records import CommitRows, DecisionRecord, EndRecord, EndRows, ParticipantRecord, ResolutionRecord
 from coordinator.log.rows import DecisionRow, EndRow, ParticipantRow, ResolutionRow
 from coordinator.log.store import LogBroken, LogRefused, OnDecided, OnWritten
 from coordinator.protocol.states import Decision
@@ -33,6 +33,27 @@ class End:
     record: EndRecord
     row: EndRow
     callback: OnWritten | None
+
+
+@dataclass(slots=True)
+class DecideAll:
+    """Offer many decisions to commit."""
+
+    records: CommitRows
+    rows: Sequence[DecisionRow] = field(repr=False)
+    callback: Callable[[Sequence[Decision] | LogRefused | LogBroken], None]
+
+
+@dataclass(slots=True)
+class EndAll:
+    """Write that many transactions have ended; it hurries nobody either."""
+
+    records: EndRows
+    rows: Sequence[EndRow] = field(repr=False)
+    callback: None = None
+
+
+ENDS = frozenset({End, EndAll})
 
 
 @dataclass(slots=True)
@@ -78,10 +99,15 @@ class DropEnded:
     callback: Callable[[int | LogRefused | LogBroken], None]
 
 
-Submission = Decide | End | Register | Resolve | Forget | RaiseHorizon | DropEnded
+Submission = Decide | End | DecideAll | EndAll | Register | Resolve | Forget | RaiseHorizon | DropEnded
 
-Result = Decision | int | LogRefused | LogBroken | None
+Result = Decision | Sequence[Decision] | int | LogRefused | LogBroken | None
 """What a callback is told; each kind of submission gets some of these."""
+
+
+def records_in(submissions: Iterable[Submission]) -> int:
+    """How many records they are."""
+    return sum([len(one.rows) if isinstance(one, DecideAll | EndAll) else 1 for one in submissions])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from coordinator.log.records import DecisionRecord, EndRecord, ParticipantRecord, ResolutionRecord
+from coordinator.log.records import (
+    CommitRows,
+    DecisionRecord,
+    EndRecord,
+    EndRows,
+    ParticipantRecord,
+    ResolutionRecord,
+)
 from coordinator.log.rows import decision_row, end_row, participant_row, resolution_row
 from coordinator.log.store import LogBroken, LogRefused, OnAllDecided, OnDecided, OnWritten
 from coordinator.log.submissions import (
@@ -57,11 +64,6 @@ class SubmittingLog(ABC):
     def _submit(self, submission: Submission) -> None:
         """Take a submission while the log is open."""
 
-    def _submit_all(self, submissions: Sequence[Submission]) -> None:
-        """Take many, in their order."""
-        for submission in submissions:
-            self._submit(submission)
-
     @abstractmethod
     def _loop(self) -> asyncio.AbstractEventLoop:
         """The loop on whose thread the log is used."""
@@ -72,7 +74,7 @@ class SubmittingLog(ABC):
         """See LogStore."""
         self._offer(Decide(record, decision_row(record), on_decided))
 
-    def decide_all(self, records: Sequence[DecisionRecord], on_decided: OnAllDecided) -> None:
+    def decide_all(self, records: CommitRows, on_decided: OnAllDecided) -> None:
         """See LogStore."""
         standings: list[Decision | LogRefused | LogBroken] = []
         keep = standings.append
@@ -82,13 +84,15 @@ class SubmittingLog(ABC):
             on_decided(standings)
 
         # Callbacks run in the order of the offers, so with the last one all are there.
-        submissions = [Decide(record, decision_row(record), keep) for record in records]
+        submissions = [Decide(record, decision_row(record), keep) for record in records.each()]
         submissions[-1].callback = on_last
-        self._offer_all(submissions)
+        for submission in submissions:
+            self._offer(submission)
 
-    def end_all(self, records: Sequence[EndRecord]) -> None:
+    def end_all(self, records: EndRows) -> None:
         """See LogStore."""
-        self._offer_all([End(record, end_row(record), None) for record in records])
+        for record in records.each():
+            self.end(record)
 
     def end(self, record: EndRecord, on_written: OnWritten | None = None) -> None:
         """See LogStore."""
@@ -139,13 +143,6 @@ class SubmittingLog(ABC):
                 on_forgotten(dropped_in_all)
 
         self._offer(RaiseHorizon(horizon_unix_ms, on_raised))
-
-    def _offer_all(self, submissions: Sequence[Submission]) -> None:
-        if self._broken is None:
-            self._submit_all(submissions)
-        else:
-            for submission in submissions:
-                self._offer(submission)
 
     def _offer(self, submission: Submission) -> None:
         if self._broken is None:

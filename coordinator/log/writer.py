@@ -38,7 +38,7 @@ from collections.abc import Callable, Sequence
 from coordinator.log.batches import apply_batch
 from coordinator.log.chain import DamagedHead, Head, read_head
 from coordinator.log.store import LogBroken, LogRefused
-from coordinator.log.submissions import Applied, End, Submission
+from coordinator.log.submissions import ENDS, Applied, Submission, records_in
 
 logger = logging.getLogger(__name__)
 
@@ -110,24 +110,11 @@ class Writer:
         self._gathered.append(submission)
         if self._urgent:
             return
-        if type(submission) is not End:
+        if type(submission) not in ENDS:
             self._urgent = True
             self._woken.put(None)
         elif len(self._gathered) == 1 and not self._watching:
             self._woken.put(None)  # the thread may be waiting without an end; now it has one
-
-    def submit_all(self, submissions: Sequence[Submission]) -> None:
-        """Give it many at once, of one kind; they are taken together."""
-        # What is there already was seen by the thread, or will be: it looks by itself once it has taken anything.
-        first = not self._gathered
-        self._gathered.extend(submissions)
-        if self._urgent:
-            return
-        if type(submissions[-1]) is not End:
-            self._urgent = True
-            self._woken.put(None)
-        elif first and not self._watching:
-            self._woken.put(None)
 
     def stop(self) -> None:
         """Have the thread write what was submitted and end."""
@@ -142,7 +129,7 @@ class Writer:
 
     def _run(self) -> None:
         while batch := self._take():
-            if not (self._force(batch) and self._checkpoint_when_due(len(batch))):
+            if not (self._force(batch) and self._checkpoint_when_due(records_in(batch))):
                 return
         self._tell(self._on_stopped)
 
@@ -194,7 +181,7 @@ class Writer:
         self._connection.execute("BEGIN IMMEDIATE")
         applied = apply_batch(self._connection, batch, self._head)
         if self._before_force is not None:
-            self._before_force(len(batch))
+            self._before_force(records_in(batch))
         self._connection.execute("COMMIT")
         self._head = applied.head or self._head
         return applied
@@ -225,9 +212,9 @@ class Writer:
 
     def _keep_refused_ends(self, batch: Sequence[Submission]) -> None:
         """Nobody will offer these again, and without them their transactions would never be forgotten."""
-        kept = [one for one in batch if type(one) is End and one.callback is None]
+        kept = [one for one in batch if type(one) in ENDS and one.callback is None]
         if self._stopping and kept:
-            logger.warning("%d end records were refused; recovery will write them again", len(kept))
+            logger.warning("%d end records were refused; recovery will write them again", records_in(kept))
         elif kept:
             self._gathered.extendleft(reversed(kept))
 

@@ -233,7 +233,7 @@ class CoordinatorService(CoordinatorServicer):
                     pace = self._streams.pace()
                     paced = self._streams.paced(dispatch, caller, pace)
                     columns = self._streams.paced_columns(dispatch.columns, caller, pace)
-                    async with carried(self._frame_port, request_iterator, context) as (frames, replies):
+                    async with carried(COORDINATOR, self._frame_port, request_iterator, context) as (frames, replies):
                         flow = self._streams.flow(frames, replies, caller)
                         await serve_frames(COORDINATOR, flow.calls(), flow, paced, stop=end, columns=columns)
         except HandfastFault as fault:

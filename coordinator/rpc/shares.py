@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from coordinator.runtime.clock import Clock
 
@@ -152,16 +152,21 @@ class Account:
         paid = self._paid
         if gtrid in paid or gtrid in self._paid_before:
             return
-        if len(paid) >= PAID_MAX // 2:
-            self._paid_before = paid
-            paid = self._paid = set()
-        paid.add(gtrid)
+        self._room_for_paid().add(gtrid)
         self._earned_s += seconds
 
-    def earn_all(self, gtrids: Iterable[str], each_s: float) -> None:
+    def earn_all(self, gtrids: Sequence[str], each_s: float) -> None:
         """The same for many transactions."""
-        for gtrid in gtrids:
-            self.earn(gtrid, each_s)
+        paid = self._room_for_paid()
+        unpaid = set(gtrids).difference(paid, self._paid_before)
+        paid |= unpaid
+        self._earned_s += each_s * len(unpaid)
+
+    def _room_for_paid(self) -> set[str]:
+        if len(self._paid) >= PAID_MAX // 2:
+            self._paid_before = self._paid
+            self._paid = set()
+        return self._paid
 
     def wait_s(self) -> float:
         """How long the caller's next message has to wait, in seconds; 0 when it need not."""

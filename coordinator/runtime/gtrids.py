@@ -130,6 +130,21 @@ class Gtrids:
                 block.claimed[number] = 1
                 return block.prefix + _spelled(number)
 
+    def next_many(self, count: int) -> list[str]:
+        """Make and claim so many names."""
+        names: list[str] = []
+        while len(names) < count:
+            names.append(self.next())
+            block, first = self._own, self._own_next
+            if block is not None:
+                claimed, prefix = block.claimed, block.prefix
+                self._own_next = stop = min(first + count - len(names), len(claimed))
+                free = [number for number in range(first, stop) if not claimed[number]]
+                for number in free:
+                    claimed[number] = 1
+                names += [prefix + _spelled(number) for number in free]
+        return names
+
     def claim(self, gtrid: str) -> bool:
         """Claim a name; False when it was claimed before or is of no live block."""
         found = self._unclaimed(gtrid)

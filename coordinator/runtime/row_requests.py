@@ -81,7 +81,7 @@ class RowRequests:
             gtrids: Sequence[str] = [rows.gtrids[row] for row in taken]
         else:
             taken = range(rows.count)
-            gtrids = [requests.gtrids.next() for _ in taken]
+            gtrids = requests.gtrids.next_many(rows.count)
         if not taken:
             return ()
         payloads = [rows.payloads[branch::width] for branch in range(width)]

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
-from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
+from coordinator.log.records import CommitRows, EndRows
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol import events as e
 from coordinator.protocol.cohort import COMMITTING, ENDED, LEFT, OFFERED, VOTING, Cohort
@@ -234,11 +234,8 @@ class RunningCohort:
 
     def _offer(self, rows: Sequence[int], unix_ms: int) -> None:
         gtrids, begun, client = self.cohort.gtrids, self.begun_unix_ms, self._client
-        named = list(zip(self._bquals, self.cohort.proofs, strict=True))
-        records = []
-        for row in rows:
-            branches = tuple([LoggedBranch(bqual, proofs[row]) for bqual, proofs in named])
-            records.append(DecisionRecord(gtrids[row], COMMIT, branches, unix_ms, begun, client))
+        proofs = [[of_branch[row] for row in rows] for of_branch in self.cohort.proofs]
+        records = CommitRows([gtrids[row] for row in rows], self._bquals, proofs, unix_ms, begun, client)
         if self._driver.clock.now_s() > self.cohort.deadline_s:
             # The cohort went by the time of the votes, and this process may have stood still since then.
             for row in rows:
@@ -324,7 +321,7 @@ class RunningCohort:
         driver = self._driver
         gtrids = [self.cohort.gtrids[row] for row in rows]
         ended_unix_ms = max(unix_ms, self._named_unix_ms)
-        driver.log.end_all([EndRecord(gtrid, COMMITTED, ended_unix_ms) for gtrid in gtrids])
+        driver.log.end_all(EndRows(gtrids, COMMITTED, ended_unix_ms))
         forget = driver.transactions.rows.__delitem__
         for gtrid in gtrids:
             forget(gtrid)

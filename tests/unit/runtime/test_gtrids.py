@@ -40,6 +40,20 @@ def test_a_name_that_somebody_has_guessed_is_given_to_nobody_else(gtrids: Gtrids
     assert [gtrids.next() for _ in range(2)] == [prefix + "3", prefix + "5"]
 
 
+def test_many_own_names_are_claimed_leave_out_what_was_guessed_and_go_on_over_the_end_of_a_block(
+    gtrids: Gtrids, clock: ManualClock
+) -> None:
+    first = gtrids.next()
+    prefix = first[: first.rindex("-") + 1]
+    for guessed in ("1", "2", "5"):
+        assert gtrids.claim(prefix + guessed)
+    names = gtrids.next_many(OWN_BLOCK_SIZE)
+    assert names[:4] == [prefix + number for number in ("3", "4", "6", "7")]
+    assert len({first, *names, gtrids.next()}) == OWN_BLOCK_SIZE + 2
+    assert not any(gtrids.claim(name) for name in names)
+    assert gtrids.next_many(0) == []
+
+
 def test_no_name_is_older_than_its_life_whatever_the_clock_says(clock: ManualClock) -> None:
     started_unix_ms = clock.unix_ms() + 60_000  # the clock was set back since
     names = Gtrids(COORDINATOR_ID, 3, clock, LIFETIME_S, started_unix_ms)
