@@ -219,7 +219,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes itself
         """Batched."""
         await self._check_caller(context)
-        async with carried(self._frame_port, request_iterator, context) as (frames, replies):
+        async with carried(PARTICIPANT, self._frame_port, request_iterator, context) as (frames, replies):
             await serve_frames(PARTICIPANT, frames, replies, self.dispatch, stop=self._stop)
 
 

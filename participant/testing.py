@@ -159,7 +159,7 @@ class FakeCoordinator(coordinator_pb2_grpc.CoordinatorServicer):
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # it writes itself
         """Batched."""
-        async with carried(None, request_iterator, context) as (frames, replies):
+        async with carried(COORDINATOR, None, request_iterator, context) as (frames, replies):
             await serve_frames(COORDINATOR, frames, replies, self.dispatch)
 
 

@@ -88,7 +88,7 @@ class Batched(Unary):
     async def Connect(  # type: ignore[override]
         self, request_iterator: AsyncIterator[p.ParticipantConnectRequest], context: Context
     ) -> None:
-        async with carried(self._frame_port, request_iterator, context) as (frames, replies):
+        async with carried(PARTICIPANT, self._frame_port, request_iterator, context) as (frames, replies):
             await serve_frames(PARTICIPANT, frames, replies, dispatch, columns=take_columns)
 
 

@@ -3,32 +3,48 @@
 The caller that knows of frame connections asks for one when it opens the stream, and is told a ticket. It uses it
 before it sends anything, or never. So whichever of the two brings something first, the stream or the connection, is the
 one on which all frames come and go from then on.
+
+A stream beside a connection would carry nothing any more. A gRPC server with its usual settings takes three pings of
+the caller's keepalive without data in between for an attack, and ends everything that comes from there
+(``too_many_pings``). Whatever the server writes forgives them, so now and then it writes a frame with nothing in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
+import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.catalog import HandfastFault
+from handfast.frames.channels import KEEPALIVE_TIME_MS
 from handfast.frames.connection import FrameConnection, FrameTooLarge
 from handfast.frames.dialing import HEADER, NONE
 from handfast.frames.ports import FramePort, Offer
 from handfast.frames.reading import Context
+from handfast.frames.service import FramedService
 
 FINISH_S = 5.0
 """How long a caller may take for the last replies, in seconds. A server that stops may give it less."""
 
+EMPTY_FRAMES_S = KEEPALIVE_TIME_MS / 2000
+"""How long after the one empty frame the next is written, in seconds: before the caller's keepalive asks."""
+
+log = logging.getLogger(__name__)
+
 
 @contextlib.asynccontextmanager
-async def carried(port: FramePort | None, frames: Any, context: Context) -> AsyncIterator[tuple[Any, Any]]:
+async def carried(
+    service: FramedService, port: FramePort | None, frames: Any, context: Context
+) -> AsyncIterator[tuple[Any, Any]]:
     """Give what ``serve_frames`` needs: the frames that come, and where to write those that go.
 
     Args:
+        service: what is served.
         port: where frame connections come in; None when there is none.
         frames: those that come over gRPC; a ``Readable`` when there is a port.
         context: the stream's context.
@@ -45,7 +61,8 @@ async def carried(port: FramePort | None, frames: Any, context: Context) -> Asyn
         await context.send_initial_metadata(((HEADER, NONE),))
         yield frames, context
         return
-    ways = _Ways(frames.source, context, offer, port)
+    empty_frames = _EmptyFrames(context, service.reply_frame())
+    ways = _Ways(frames.source, context, offer, port, empty_frames)
     try:
         await context.send_initial_metadata(((HEADER, offer.text),))
         yield frames.over(ways), ways
@@ -69,13 +86,22 @@ class _Ways:
         context: where they go over gRPC.
         offer: the ticket that the caller was told.
         port: where it is good.
+        empty_frames: what is written to the stream while frames travel beside it.
     """
 
-    def __init__(self, stream: AsyncIterator[bytes], context: Context, offer: Offer, port: FramePort) -> None:
+    def __init__(
+        self,
+        stream: AsyncIterator[bytes],
+        context: Context,
+        offer: Offer,
+        port: FramePort,
+        empty_frames: _EmptyFrames,
+    ) -> None:
         self._stream = stream
         self._context = context
         self._offer = offer
         self._port = port
+        self._empty_frames = empty_frames
         self._next: asyncio.Task[bytes | None] | None = None
         self._connection: FrameConnection | None = None
         self._chosen = False
@@ -100,6 +126,7 @@ class _Ways:
             self._connection = self._offer.taken.result()
             # It stands until the stream beside it ends, or brings a frame, which would be against the order.
             self._next.add_done_callback(self._on_stream)
+            self._empty_frames.start()
         self._port.withdraw(self._offer)
         self._chosen = True
 
@@ -133,6 +160,7 @@ class _Ways:
             raise HandfastFault("FRAME_CONNECTION_LOST")
         # The caller gave it up before it was used: it never saw that it was taken.
         self._connection = None
+        await self._empty_frames.finish(None)
         return await self._from_stream()
 
     def write(self, frame: Message) -> Awaitable[None] | None:
@@ -143,15 +171,18 @@ class _Ways:
 
     async def finish(self) -> None:
         """Return when the caller has everything that was written, before the stream's end tells it to look no more."""
+        self._empty_frames.stop()
         connection = self._connection
         if connection is None and not self._chosen and self._offer.taken.done():
             connection = self._offer.taken.result()  # the stream ended before anything was looked at
         if connection is not None:
             await connection.finish(FINISH_S)
+        await self._empty_frames.finish(FINISH_S)
 
     def close(self) -> None:
         """Leave nothing open."""
         self._port.withdraw(self._offer)
+        self._empty_frames.close()
         if self._offer.taken.done():
             self._offer.taken.result().abort()
         if self._next is not None:
@@ -160,3 +191,58 @@ class _Ways:
 
 def _has_failed(came: asyncio.Task[bytes | None]) -> bool:
     return came.cancelled() or came.exception() is not None
+
+
+class _EmptyFrames:
+    """Frames with nothing in them, written to a stream now and then for as long as nobody else writes to it.
+
+    Args:
+        context: the stream's.
+        frame: one of them.
+    """
+
+    def __init__(self, context: Context, frame: Message) -> None:
+        self._context = context
+        self._frame = frame
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Write the first after a while."""
+        self._timer = asyncio.get_running_loop().call_later(EMPTY_FRAMES_S, self._write)
+
+    def _write(self) -> None:
+        self._writing = asyncio.ensure_future(self._context.write(self._frame))
+        self._writing.add_done_callback(self._on_written)
+
+    def _on_written(self, written: asyncio.Task[None]) -> None:
+        problem = None if written.cancelled() else written.exception()
+        if isinstance(problem, grpc.aio.BaseError | asyncio.InvalidStateError):
+            log.debug("an empty frame went nowhere: %r", problem)  # the stream has ended; its handler is told as well
+        elif problem is not None:
+            log.error("an empty frame could not be written", exc_info=problem)
+        elif not (self._stopped or written.cancelled()):
+            self.start()
+
+    def stop(self) -> None:
+        """Begin no other."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def finish(self, within_s: float | None) -> None:
+        """Return when others may write to the stream, or end it: gRPC takes one thing at a time.
+
+        Args:
+            within_s: how long to wait for what is being written, in seconds; None waits as long as the stream lasts.
+        """
+        self.stop()
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=within_s)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.stop()
+        if self._writing is not None:
+            self._writing.cancel()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc.aio
 from google.protobuf.message import Message
 
 from handfast.frames.connection import FrameConnection
@@ -53,7 +54,7 @@ class Beside:
     """A stream whose frames travel over a connection beside it; in the stream's place.
 
     Args:
-        stream: the ``grpc.aio`` call. Its end is the end of both.
+        stream: the ``grpc.aio`` call. Its end is the end of both; the empty frames before it mean nothing.
         connection: what its frames travel over.
         parse: makes a frame of bytes; None when they are none.
     """
@@ -64,8 +65,14 @@ class Beside:
         self._parse = parse
         self.answered_all = False
         """Whether the peer ended it in good order: then it has answered all that it had read, and read nothing else."""
-        self._end = asyncio.ensure_future(stream.read())
+        self._end = asyncio.ensure_future(self._stream_end())
         self._end.add_done_callback(self._on_stream_end)
+
+    async def _stream_end(self) -> None:
+        """Return when the stream ends, or brings a frame with something in it, which would be against the order."""
+        while (frame := await self._stream.read()) is not grpc.aio.EOF:
+            if frame is None or frame.ByteSize():
+                return
 
     def _on_stream_end(self, end: asyncio.Future[Any]) -> None:
         if not end.cancelled():

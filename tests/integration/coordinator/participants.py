@@ -135,7 +135,7 @@ class _Framed(participant_pb2_grpc.ParticipantServicer):
             return await answer_unary(scripted.dispatch, request, context)
 
         async def connect(frames: AsyncIterator[Any], context: Context) -> None:
-            async with carried(scripted.frame_port, frames, context) as (calls, replies):
+            async with carried(PARTICIPANT, scripted.frame_port, frames, context) as (calls, replies):
                 await serve_frames(PARTICIPANT, calls, replies, scripted.dispatch)
 
         for method in PARTICIPANT.methods.values():

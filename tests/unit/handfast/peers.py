@@ -21,6 +21,7 @@ from handfast.frames import (
     serve_frames,
     server_options,
 )
+from handfast.frames.channels import Options
 from handfast.v1 import coordinator_pb2_grpc
 
 Wrap = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
@@ -36,6 +37,7 @@ class Peer:
         framed: bool,
         frame_port: FramePort | None = None,
         columns: TakeColumns | None = None,
+        options: Options | None = None,
     ) -> None:
         self.framed = framed
         self.frame_port = frame_port
@@ -50,6 +52,7 @@ class Peer:
         self.server: grpc.aio.Server
         self.stop_streams = asyncio.Event()
         self._dispatch = dispatch
+        self._options = server_options() if options is None else options
 
     @property
     def address(self) -> str:
@@ -58,7 +61,7 @@ class Peer:
 
     async def start(self) -> None:
         """Listen; after `kill` on the same port as before."""
-        self.server = grpc.aio.server(options=server_options())
+        self.server = grpc.aio.server(options=self._options)
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server(_Servicer(self), careful(self.server))
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
@@ -91,7 +94,7 @@ class _Servicer(coordinator_pb2_grpc.CoordinatorServicer):
         async def connect(frames: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
             peer.streams += 1
             try:
-                async with carried(peer.frame_port, frames, context) as (calls, replies):
+                async with carried(COORDINATOR, peer.frame_port, frames, context) as (calls, replies):
                     counted = peer.count_frames(calls)
                     await serve_frames(
                         COORDINATOR, counted, replies, peer.dispatch, stop=peer.stop_streams, columns=peer.columns
@@ -112,9 +115,10 @@ async def served(
     framed: bool = True,
     frame_port: FramePort | None = None,
     columns: TakeColumns | None = None,
+    options: Options | None = None,
 ) -> AsyncIterator[Peer]:
     """Serve a coordinator for as long as the block lasts."""
-    peer = Peer(dispatch, framed=framed, frame_port=frame_port, columns=columns)
+    peer = Peer(dispatch, framed=framed, frame_port=frame_port, columns=columns, options=options)
     await peer.start()
     try:
         yield peer
@@ -124,6 +128,7 @@ async def served(
             peer.frame_port.close()
 
 
-def channel_to(peer: Peer) -> grpc.aio.Channel:
-    """A channel as the SDKs make it."""
-    return grpc.aio.insecure_channel(peer.address, options=channel_options())
+def channel_to(peer: Peer, **others: int) -> grpc.aio.Channel:
+    """A channel as the SDKs make it, but for these options, without their ``grpc.``."""
+    options = dict(channel_options()) | {f"grpc.{name}": value for name, value in others.items()}
+    return grpc.aio.insecure_channel(peer.address, options=tuple(options.items()))
