@@ -79,7 +79,7 @@ async def test_a_name_that_is_none_reaches_no_connection(gtrid: str, bqual: str)
     pool: Any = Untouched()
     resource: Any = PostgresResource("dbname=nowhere")
     resource._work = resource._finish = pool
-    resource._finisher = finisher = Finisher(pool, "accounts", ParticipantOptions(), SystemClock())
+    resource._finisher = finisher = Finisher(pool, pool, "accounts", ParticipantOptions(), SystemClock())
     for ask in (
         resource.begin(xid, 5.0),
         resource.commit_prepared(xid, ""),

@@ -459,6 +459,9 @@ async def test_rows_that_become_single_calls_count_once() -> None:
 async def test_each_row_that_commits_earns_once_what_a_single_call_earns(monkeypatch: pytest.MonkeyPatch) -> None:
     earned: list[tuple[str, float]] = []
     monkeypatch.setattr(Account, "earn", lambda account, gtrid, seconds: earned.append((gtrid, seconds)))
+    monkeypatch.setattr(
+        Account, "earn_all", lambda account, gtrids, each_s: earned.extend((gtrid, each_s) for gtrid in gtrids)
+    )
     life = await start()
     gtrids = life.names(4)
     life.requests.inquire(gtrids[3], "", 2)
@@ -484,6 +487,7 @@ async def test_an_answer_that_is_there_at_once_earns_nothing(monkeypatch: pytest
     await commit_all(life)
     earned: list[str] = []
     monkeypatch.setattr(Account, "earn", lambda account, gtrid, seconds: earned.append(gtrid))
+    monkeypatch.setattr(Account, "earn_all", lambda account, gtrids, each_s: earned.extend(gtrids))
     async with stream(life) as caller:
         await caller.send(columns_of([fresh[0], *ended, fresh[1]]))
         assert caller.codes == ["OUTCOME_COMMITTED"] * 2

@@ -129,6 +129,29 @@ def test_what_is_earned_is_saved_up_to_the_burst_only_and_forgotten_in_time() ->
     assert greedy.wait_s() == 0.0
 
 
+def test_many_earn_what_each_would_and_each_once() -> None:
+    clock = ManualClock()
+    greedy, modest = accounts(clock)
+    modest.charge(0.1)
+    greedy.earn("a", 0.004)
+    greedy.charge(BURST_S + 0.01)
+    owed_s = greedy.wait_s()
+    greedy.earn_all(["a"], 1.0)
+    assert greedy.wait_s() == owed_s, "it has had its pay"
+    greedy.earn_all(["b", "c"], 0.0049)
+    assert 0.0 < greedy.wait_s() < owed_s
+    greedy.earn_all(["a", "b", "c"], 1.0)
+    greedy.earn("c", 1.0)
+    assert greedy.wait_s() > 0.0
+    greedy.earn_all(["d", "a"], 0.0003)
+    assert greedy.wait_s() == 0.0
+    for start in range(0, PAID_MAX, 64):
+        greedy.earn_all([str(number) for number in range(start, start + 64)], 0.0)
+    greedy.charge(BURST_S + 0.01)
+    greedy.earn_all(["a"], 1.0)
+    assert greedy.wait_s() == 0.0, "so long ago is not remembered"
+
+
 async def test_whoever_waits_goes_on_when_enough_was_earned() -> None:
     clock = ManualClock()
     greedy, modest = accounts(clock)
