@@ -21,6 +21,7 @@ class Cohorts:
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
+        driver.counters["begun_together"] = 0  # of those begun
         self._deadlines: Schedule[RunningCohort] = Schedule(driver.clock, lambda cohort: cohort.on_deadline())
         self._waits: Schedule[DecidedRows] = Schedule(
             driver.clock, lambda decided: decided.cohort.on_wait_over(decided)
@@ -57,6 +58,7 @@ class Cohorts:
         driver.transactions.rows.update(dict.fromkeys(gtrids, cohort))
         driver.open_by_client[client] += len(gtrids)
         driver.counters["begun"] += len(gtrids)
+        driver.counters["begun_together"] += len(gtrids)
         self._deadlines.add(cohort, cohort.cohort.deadline_s)
         cohort.begin()
 
