@@ -23,7 +23,7 @@ from chaos.history import Call, History, Status
 from chaos.late import late
 from chaos.lone_client import CENTS
 from chaos.observers import BLOCKED_S_MIN, InDoubt, PreparedWatch, RowProbe, TotalWatch
-from chaos.scenario import Scenario
+from chaos.scenario import AS_ROWS, Scenario
 from chaos.small_disk import on_small_disk
 from chaos.stack import (
     ManagedProcess,
@@ -74,6 +74,7 @@ class Lab:
         self.events = EventLog(listener)
         self.history = History(self.events.now_s)
         self.facts: dict[str, float] = {}
+        self._rows_by_epoch: dict[int, int] = {}
         self.stack = stack
         self.trace: Path | None = None
         self.wires: dict[tuple[str, str], Wire] = {}
@@ -242,10 +243,21 @@ class Lab:
         accounts: int | None = None,
         timeout_s: float = TIMEOUT_S_DEFAULT,
         draws: Draws | None = None,
+        bursts: bool = True,
     ) -> None:
-        """Make seeded transfers for a while."""
+        """Make seeded transfers for a while; see ``run_load``."""
         draws = draws or Draws(self.seed, accounts=accounts or self.scenario.plan.accounts)
-        await run_load(self.teller, draws, seconds=seconds, concurrency=concurrency, timeout_s=timeout_s)
+        await run_load(self.teller, draws, seconds=seconds, concurrency=concurrency, timeout_s=timeout_s, bursts=bursts)
+
+    async def count_rows(self) -> None:
+        """Note how many transactions began as rows of a cohort; a coordinator counts those of its own life.
+
+        Raises:
+            grpc.RpcError: the coordinator does not answer.
+        """
+        status = await self.blocking(self.bank.admin.status)
+        self._rows_by_epoch[status.epoch] = status.counters["begun_together"]
+        self.facts[AS_ROWS] = sum(self._rows_by_epoch.values())
 
     async def finish_calls(self) -> None:
         """Wait until every client in the background has its answer."""

@@ -142,6 +142,7 @@ async def _collect(lab: Lab) -> Run:
     await lab.heal_all()
     healed_s = lab.events.now_s()
     await lab.finish_calls()
+    await lab.count_rows()
     await _settle_branches(lab)
     for call in lab.history.unresolved():
         settled = await lab.teller.settle(call.number)

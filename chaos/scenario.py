@@ -33,6 +33,10 @@ DECIDED = "Decided"
 """Among a transaction's phases: the moment at which its decision was made, which a restart does not change."""
 
 
+AS_ROWS = "transactions that began as rows of a cohort"
+"""Among the facts of each run: see ``Lab.count_rows``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that must be true of a run, and what was seen.
@@ -205,3 +209,9 @@ def some_committed(run: Run, at_least: int = 1) -> Finding:
     done = run.count(Status.OK)
     words = f"{done} of {len(run.calls)} committed, {run.count(Status.FAIL)} aborted"
     return Finding(done >= at_least, f"at least {at_least} commit", words)
+
+
+def some_as_rows(run: Run) -> Finding:
+    """The bursts of the load went through the coordinator as rows of cohorts, and so through the faults."""
+    rows = run.facts[AS_ROWS]
+    return Finding(rows > 0, "some of them begin together, as rows of a cohort", f"{rows:g} began as rows of a cohort")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,12 +22,17 @@ from examples.bank.client import Bank
 from examples.bank.v1 import accounts_pb2, ledger_pb2
 
 Kind = Literal["pay", "refund", "pay at once", "refund at once"]
-KINDS: tuple[Kind, ...] = ("pay", "refund", "pay at once", "refund at once")
+AT_ONCE: tuple[Kind, ...] = ("pay at once", "refund at once")
+KINDS: tuple[Kind, ...] = ("pay", "refund", *AT_ONCE)
+
+BURST = 8
+"""How many transfers of one kind are asked for in one moment, now and then: enough to travel together as columns."""
 
 TIMEOUT_S_DEFAULT = 5.0
 _RESOLVE_S_MAX = 30.0
 _ASK_AGAIN_S = 0.1
 _AFTER_FAILURE_S = 0.02
+_BETWEEN_BURSTS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,17 @@ class Draws:
 
     def next(self) -> Transfer:
         """Draw one."""
+        return self._drawn(self._random.choice(self._kinds))
+
+    def burst(self, count: int) -> list[Transfer]:
+        """Draw as many of one kind, each sent at once; as the rows of one frame they go through the coordinator."""
+        kind = self._random.choice(AT_ONCE)
+        return [self._drawn(kind) for _ in range(count)]
+
+    def _drawn(self, kind: Kind) -> Transfer:
         draw = self._random
         customer, merchant = draw.randint(1, self._accounts), draw.randint(1, self._accounts)
-        return Transfer(draw.choice(self._kinds), customer, merchant, draw.randint(1, self._cents_max))
+        return Transfer(kind, customer, merchant, draw.randint(1, self._cents_max))
 
 
 class Teller:
@@ -151,6 +164,19 @@ class Teller:
             return self.history.end(number, Status.FAIL, f"{problem.code().name}: {problem.details()}")
         return self.history.end(number, Status.OK)
 
+    async def burst(self, transfers: Iterable[Transfer], *, timeout_s: float = TIMEOUT_S_DEFAULT) -> list[Call]:
+        """Make several transfers, all begun in one turn of the event loop: they leave in one frame, but for the
+        first of them, which an idle client writes at once.
+
+        Args:
+            transfers: which.
+            timeout_s: how long each transaction may stay undecided, in seconds.
+
+        Returns:
+            What is known of each; see ``make``.
+        """
+        return await asyncio.gather(*(self.make(transfer, timeout_s=timeout_s) for transfer in transfers))
+
     async def settle(self, number: int) -> Call:
         """Ask what became of a transfer whose outcome is unknown, until somebody knows or time runs out."""
         gtrid, loop = self.history[number].gtrid, asyncio.get_running_loop()
@@ -206,16 +232,23 @@ def halves(transfer: Transfer, name: str) -> tuple[Half, Half]:
 
 
 async def run_load(
-    teller: Teller, draws: Draws, *, seconds: float, concurrency: int = 4, timeout_s: float = TIMEOUT_S_DEFAULT
+    teller: Teller,
+    draws: Draws,
+    *,
+    seconds: float,
+    concurrency: int = 4,
+    timeout_s: float = TIMEOUT_S_DEFAULT,
+    bursts: bool = True,
 ) -> None:
-    """Make transfers for a while.
+    """Make transfers for a while: some one after another, and beside them a burst every now and then.
 
     Args:
         teller: makes them.
         draws: says which.
         seconds: when to begin no more.
-        concurrency: how many at once.
+        concurrency: how many at once, bursts not counted.
         timeout_s: of each.
+        bursts: whether there are any.
     """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + seconds
@@ -226,9 +259,16 @@ async def run_load(
             if call.status is not Status.OK:
                 await asyncio.sleep(_AFTER_FAILURE_S)  # do not spin against a service that is down
 
+    async def work_in_bursts() -> None:
+        while loop.time() < until_s:
+            await teller.burst(draws.burst(BURST), timeout_s=timeout_s)
+            await asyncio.sleep(_BETWEEN_BURSTS_S)
+
     async with asyncio.TaskGroup() as workers:
         for _ in range(concurrency):
             workers.create_task(work())
+        if bursts:
+            workers.create_task(work_in_bursts())
 
 
 _RESOLVED = {

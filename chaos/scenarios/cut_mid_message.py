@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from chaos.faults import limit_data, reset_peer
 from chaos.history import Status
 from chaos.lab import Lab
-from chaos.scenario import Finding, Run, Scenario, blocked_at_most, some_committed
+from chaos.scenario import Finding, Run, Scenario, blocked_at_most, some_as_rows, some_committed
 
 EACH_S = 2.0
 
@@ -26,6 +26,7 @@ async def act(lab: Lab) -> None:
 def expect(run: Run) -> Iterator[Finding]:
     unknown = sum(call.status is Status.INFO for call in run.calls)
     yield some_committed(run, 20)
+    yield some_as_rows(run)
     yield Finding(
         run.unknown_resolved == unknown,
         "every client that did not know has learned its outcome",

@@ -21,7 +21,7 @@ from chaos.faults import (
 )
 from chaos.history import Status
 from chaos.lab import Lab
-from chaos.scenario import Finding, Run, Scenario, some_committed
+from chaos.scenario import Finding, Run, Scenario, some_as_rows, some_committed
 
 ACCOUNTS = 20
 CONCURRENCY = 4
@@ -118,6 +118,7 @@ async def endure(lab: Lab, blows: Iterable[Blow], seconds: float) -> None:
     for blow in blows:
         if lab.events.now_s() - started_s > seconds:
             break  # starting what was killed takes time too
+        await lab.count_rows()  # the coordinator may die now
         for fault in blow.faults:
             await lab.inject(fault)
         await lab.rest(blow.seconds)
@@ -129,6 +130,7 @@ async def endure(lab: Lab, blows: Iterable[Blow], seconds: float) -> None:
 def expect(run: Run) -> Iterator[Finding]:
     unknown = sum(call.status is Status.INFO for call in run.calls)
     yield some_committed(run, 20)
+    yield some_as_rows(run)
     yield Finding(
         run.unknown_resolved == unknown,
         "every client that did not know has learned its outcome",

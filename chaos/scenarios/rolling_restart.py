@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from chaos.faults import Restart
 from chaos.history import Status
 from chaos.lab import Lab
-from chaos.scenario import Finding, Run, Scenario, some_committed
+from chaos.scenario import Finding, Run, Scenario, some_as_rows, some_committed
 
 BEFORE_S = 0.8
 GRACE_S = 3.0
@@ -28,6 +28,7 @@ async def act(lab: Lab) -> None:
 def expect(run: Run) -> Iterator[Finding]:
     unknown = sum(call.status is Status.INFO for call in run.calls)
     yield some_committed(run, 50)
+    yield some_as_rows(run)
     yield Finding(
         run.facts[SLOWEST] < GRACE_S,
         f"nothing hangs when a part stops: it takes less than {GRACE_S:g} s",

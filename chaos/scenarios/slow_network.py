@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from chaos.faults import bandwidth, slicer
 from chaos.lab import Lab
 from chaos.late import HeldUp, Rerouted
-from chaos.scenario import Finding, Run, Scenario, blocked_at_most, some_committed
+from chaos.scenario import Finding, Run, Scenario, blocked_at_most, some_as_rows, some_committed
 from handfast.v1 import types_pb2
 
 LOAD_S = 5.0
@@ -48,6 +48,7 @@ async def overtake(lab: Lab) -> None:
 
 def expect(run: Run) -> Iterator[Finding]:
     yield some_committed(run, 20)
+    yield some_as_rows(run)
     yield from expect_overtaken(run)
     yield blocked_at_most(run, 8)  # the lock timeout is 5 s: hot rows deadlock across databases by chance
 

@@ -15,6 +15,7 @@ from chaos.faults import Kill, Restart
 from chaos.history import Call, Status
 from chaos.lab import Lab
 from chaos.runner import logged, settled_audit
+from chaos.scenario import AS_ROWS
 from chaos.scenarios import everything, find
 from chaos.scenarios.everything import Blow
 from chaos.soak.flatness import WARM_UP, Judgement, is_judged, judge
@@ -132,6 +133,8 @@ async def _violations(lab: Lab) -> list[str]:
     """Heal, let everything settle, and ask the judges."""
     await lab.heal_all()
     healed_s = lab.events.now_s()
+    await lab.count_rows()
+    lab.say("coordinator", f"{lab.facts[AS_ROWS]:g} transactions began as rows of a cohort")
     try:
         await lab.blocking(lambda: lab.bank.wait_nothing_prepared(IN_DOUBT_S_MAX + 1))
     except NotInTime as late:
@@ -139,7 +142,8 @@ async def _violations(lab: Lab) -> list[str]:
     for call in lab.history.unresolved():
         await lab.teller.settle(call.number)
     evidence = await asyncio.to_thread(_evidence, lab, healed_s)
-    return [f"{rule}: {words}" for rule, found in check(evidence).items() for words in found]
+    violations = [f"{rule}: {words}" for rule, found in check(evidence).items() for words in found]
+    return violations if lab.facts[AS_ROWS] else [*violations, "the load has bursts: none of them became a cohort"]
 
 
 def _evidence(lab: Lab, healed_s: float) -> Evidence:

@@ -9,7 +9,8 @@ from chaos.checkers import CHECKERS
 from chaos.scenario import Scenario
 from chaos.scenarios import NAMES, every, find
 from chaos.scenarios.everything import schedule
-from chaos.workload import Draws
+from chaos.workload import AT_ONCE, BURST, Draws
+from handfast.frames.columns import COLUMNS_MIN
 
 SCENARIOS = every()
 
@@ -65,3 +66,16 @@ def test_a_seed_repeats_its_transfers() -> None:
     first, again, other = (Draws(seed, accounts=10) for seed in (7, 7, 8))
     drawn = [[draws.next() for _ in range(20)] for draws in (first, again, other)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_burst_is_of_one_kind_sent_at_once_and_large_enough_for_columns() -> None:
+    draws = Draws(7, accounts=10)
+    kinds = [{transfer.kind for transfer in draws.burst(BURST)} for _ in range(20)]
+    assert {len(one) for one in kinds} == {1}
+    assert set[str]().union(*kinds) == set(AT_ONCE)
+    assert BURST >= COLUMNS_MIN
+
+
+def test_a_seed_repeats_its_bursts() -> None:
+    first, again, other = (Draws(seed, accounts=10).burst(BURST) for seed in (7, 7, 8))
+    assert first == again != other
