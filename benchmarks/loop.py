@@ -1,11 +1,15 @@
-"""The event loop of every process here: uvloop, for Handfast and for its baselines alike.
+"""How every process here is run, for Handfast and for its baselines alike: on uvloop, and with a garbage collector that
+looks seldom.
 
-``HANDFAST_BENCH_LOOP=asyncio`` takes the standard one instead, to see what that costs.
+That is what the guide advises a service that wants to be fast (``docs/guide-service.md``).
+``HANDFAST_BENCH_LOOP=asyncio`` takes the standard loop instead, and ``HANDFAST_BENCH_GC=default`` leaves the collector
+as it is, to see what that costs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -17,6 +21,9 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a program's main coroutine."""
+    if os.environ.get("HANDFAST_BENCH_GC") != "default":
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
     factory = asyncio.new_event_loop if os.environ.get("HANDFAST_BENCH_LOOP") == "asyncio" else uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
