@@ -89,7 +89,7 @@ class Dispatch:
 
     def _client(self, named_itself: str) -> str:
         """Who asks, as far as anybody knows."""
-        return self._requests.checked_client(named_itself)
+        return self._requests.checked_client(named_itself) if named_itself else ""
 
     def _begin(self, request: c.BeginRequest, reply: Reply) -> None:
         if request.block_size:

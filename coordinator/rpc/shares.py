@@ -101,7 +101,8 @@ class _Decaying:
         return self._sum_s * math.exp((self._as_of_s - now_s) / MEMORY_S)
 
     def add(self, seconds: float, now_s: float) -> None:
-        self._sum_s, self._as_of_s = self.at(now_s) + seconds, now_s
+        self._sum_s = self._sum_s * math.exp((self._as_of_s - now_s) / MEMORY_S) + seconds
+        self._as_of_s = now_s
 
 
 class Account:
@@ -190,7 +191,8 @@ class Account:
 
     async def admitted(self) -> None:
         """Return when the caller's next message may be handled, at once as a rule."""
-        if not self._queue.locked() and self.wait_s() <= 0.0:
+        # What it had when it was last charged can only have become more.
+        if not self._queue.locked() and (self._balance_s >= 0.0 or self.wait_s() <= 0.0):
             return
         self._tell()
         async with self._queue:

@@ -181,7 +181,7 @@ class Driver:
 
     def find(self, gtrid: str) -> Running | None:
         """Return a transaction that is in memory, ended ones included."""
-        return self.transactions.get(gtrid) or self.finished.get(gtrid)
+        return self.transactions.find(gtrid) or self.finished.find(gtrid)
 
     def close(self) -> None:
         """Call off every timer, and hear of nothing more: replies that fail while connections close start nothing."""

@@ -51,6 +51,13 @@ class Transactions(MutableMapping[str, Running]):
         running = self.single.get(gtrid)
         return running if running is not None else self.rows[gtrid].taken_out(gtrid)
 
+    def find(self, gtrid: str) -> Running | None:
+        """``get``, of which most askers learn that it is not there: what a Mapping says by an exception inside."""
+        running = self.single.get(gtrid)
+        if running is None and (rows := self.rows.get(gtrid)) is not None:
+            running = rows.taken_out(gtrid)
+        return running
+
     def __setitem__(self, gtrid: str, running: Running) -> None:
         self.single[gtrid] = running
 
@@ -97,6 +104,13 @@ class Finished(MutableMapping[str, Running]):
     def __getitem__(self, gtrid: str) -> Running:
         running = self.single.get(gtrid)
         return running if running is not None else self._rows[gtrid].shown(gtrid)
+
+    def find(self, gtrid: str) -> Running | None:
+        """``get``, as of ``Transactions``."""
+        running = self.single.get(gtrid)
+        if running is None and (rows := self._rows.get(gtrid)) is not None:
+            running = rows.shown(gtrid)
+        return running
 
     def __setitem__(self, gtrid: str, running: Running) -> None:
         self.single[gtrid] = running

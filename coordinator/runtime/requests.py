@@ -190,13 +190,16 @@ class Requests:
         Raises:
             HandfastFault: what is wrong with the request; then nothing was begun.
         """
-        known = self._known(gtrid) if gtrid else None
+        known = self.driver.find(gtrid) if gtrid else None
+        fresh = known is None and (not gtrid or self.gtrids.is_claimable(gtrid))
+        if known is None and not fresh:
+            known = self._logged(gtrid)
         if known is not None and known.transaction.state is S.ACTIVE and not known.broken:
             problem = f"{gtrid} names a transaction whose branches enlist by themselves; draw another name"
             raise HandfastFault("FIELD_INVALID", field="gtrid", problem=problem)
         if known is None:
             work = self._placed(operations)
-            if gtrid and not self.gtrids.is_claimable(gtrid):
+            if not fresh:
                 on_answer(self._absent(gtrid, len(work.operations)))
                 return
             owner = self.gtrids.client_of(gtrid) if gtrid else client
@@ -318,6 +321,9 @@ class Requests:
             return running
         if self.gtrids.is_claimable(gtrid):
             return None  # nothing was ever begun under this name, so the log need not be asked
+        return self._logged(gtrid)
+
+    def _logged(self, gtrid: str) -> Running | None:
         self._check_gtrid(gtrid)
         logged = self.driver.log.lookup(gtrid)
         if logged is None:

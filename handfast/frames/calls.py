@@ -372,7 +372,7 @@ class CallStream:
 
     def _under_way(self) -> int:
         # What timed out is still in the queue, so this may come out too small.
-        return len(self._books) - len(self._queue)
+        return len(self._outstanding) + len(self._books.batches) - len(self._queue)
 
     def _take(self, frame: Any) -> bool:
         """Settle the calls that a frame answers; False when it is none."""

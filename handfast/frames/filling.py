@@ -73,11 +73,13 @@ class Filler:
                 if joins:
                     alike.append(call)
                 else:
-                    _write(frame, alike)
+                    if alike:
+                        _write(frame, alike)
+                        alike.clear()
                     _write(frame, (call,))
-                    alike.clear()
             queue.popleft()
-        self._write_alike(frame, alike)
+        if alike:
+            self._write_alike(frame, alike)
         return frame if count else None
 
     def _write_alike(self, frame: Any, calls: list[Call]) -> None:
