@@ -162,8 +162,8 @@ class Driver:
         return running
 
     def _hold(self, running: Running) -> None:
-        self.transactions.single[running.gtrid] = running
-        self.open_by_client[running.client] += 1
+        self.transactions.single[running.transaction.gtrid] = running
+        self.open_by_client[running.client] = self.open_by_client.get(running.client, 0) + 1  # a Counter asks Python
 
     def _let_go(self, gtrid: str) -> None:
         running = self.transactions.single.pop(gtrid, None)
@@ -177,7 +177,7 @@ class Driver:
         if left:
             self.open_by_client[client] = left
         else:
-            del self.open_by_client[client]
+            self.open_by_client.pop(client)
 
     def find(self, gtrid: str) -> Running | None:
         """Return a transaction that is in memory, ended ones included."""
@@ -314,7 +314,7 @@ class Driver:
             self.clock.call_later(0.0, partial(self.on_too_late_to_force, running))
             return
         record = DecisionRecord(
-            running.gtrid, COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
+            running.transaction.gtrid, COMMIT, branches, self.clock.unix_ms(), running.begun_unix_ms, running.client
         )
         self.log.decide(record, partial(self.on_decided, running))
 

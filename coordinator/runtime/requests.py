@@ -430,7 +430,7 @@ class Requests:
         if len(self.driver.transactions) + count > options.open_transactions_max:
             raise HandfastFault("TRANSACTIONS_TOO_MANY", limit=options.open_transactions_max)
         limit = options.open_transactions_per_client_max
-        if client and self.driver.open_by_client[client] + count > limit:
+        if client and self.driver.open_by_client.get(client, 0) + count > limit:
             raise HandfastFault("TRANSACTIONS_OF_CLIENT_TOO_MANY", client=client, limit=limit)
 
     def _check_text(self, field: str, text: str, length_max: int) -> None:

@@ -33,9 +33,6 @@ class Books:
         self.last_error = ""
         """Why the last call failed; empty when that one did not."""
 
-    def __len__(self) -> int:
-        return len(self.calls) + len(self.batches)
-
     def drop(self, call: Call) -> bool:
         """Take a call off the books; False when it was settled before."""
         if self.calls.pop(call.id, None) is None:

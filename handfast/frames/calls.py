@@ -149,7 +149,10 @@ class CallStream:
         Raises:
             TypeError: the service has no method that takes this request.
         """
-        self._start(request, on_reply, timeout_s)
+        method = self._service.methods.get(type(request)) or self._service.method(request)
+        call = Call(self._next_id, method, request, on_reply, timeout_s)
+        self._next_id += 1
+        self._begin(call)
 
     def call_columns(self, columns: Any, count: int, replies: ColumnReplies, *, timeout_s: float) -> None:
         """Make many calls, which travel as columns where they can, and one by one where not; returns at once.
@@ -192,8 +195,14 @@ class CallStream:
             TypeError: the service has no method that takes this request.
         """
         answer: asyncio.Future[Message | CallFailed] = asyncio.get_running_loop().create_future()
+
+        def on_reply(reply: Message | CallFailed) -> None:
+            if not answer.done():
+                answer.set_result(reply)
+
+        call = Call(self._new_ids(1), self._service.method(request), request, on_reply, timeout_s)
         with together:
-            call = self._start(request, lambda reply: None if answer.done() else answer.set_result(reply), timeout_s)
+            self._begin(call)
         try:
             reply = await answer
         finally:
@@ -216,11 +225,6 @@ class CallStream:
             self._timer.cancel()
 
     # -- starting and settling calls -------------------------------------------------------------------------------
-
-    def _start(self, request: Message, on_reply: OnReply, timeout_s: float | None) -> Call:
-        call = Call(self._new_ids(1), self._service.method(request), request, on_reply, timeout_s)
-        self._begin(call)
-        return call
 
     def _new_ids(self, count: int) -> int:
         first_id = self._next_id
@@ -366,13 +370,11 @@ class CallStream:
                 log.error("writing to %s failed", self._peer, exc_info=problem)
             way.cancel()
 
-        return Sender(
-            self._queue, self._under_way, write, self._frame_messages_max, on_idle=_nothing, on_failure=on_failure
-        )
+        return Sender(self._queue, self._under_way, write, self._frame_messages_max, on_failure=on_failure)
 
     def _under_way(self) -> int:
         # What timed out is still in the queue, so this may come out too small.
-        return len(self._outstanding) + len(self._books.batches) - len(self._queue)
+        return len(self._outstanding) + len(self._books.batches.by_first_id) - len(self._queue)
 
     def _take(self, frame: Any) -> bool:
         """Settle the calls that a frame answers; False when it is none."""
@@ -437,10 +439,6 @@ class CallStream:
         call.task = None  # settling cancels a call's task, and this is it
         nothing = f"its answer is no {call.method.response.DESCRIPTOR.name}"
         self._books.settle(call, lost(self._peer, nothing, written=True) if reply is None else reply)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _serialize(message: Message) -> bytes:

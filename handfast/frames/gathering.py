@@ -61,7 +61,7 @@ class Sender:
         under_way: tells how many others have no answer yet, whose answers may bring more of them.
         write: writes as many of what waits as fill a frame; returns what to await before the next, if anything.
         messages_max: how many messages fill a frame.
-        on_idle: told when everything is written.
+        on_idle: told when everything is written; None tells nobody.
         on_failure: told why a frame could not be written. No other is written after that.
     """
 
@@ -87,7 +87,7 @@ class Sender:
         write: Callable[[], Awaitable[None] | None],
         messages_max: int,
         *,
-        on_idle: Callable[[], None],
+        on_idle: Callable[[], None] | None = None,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._waiting = waiting
@@ -152,7 +152,8 @@ class Sender:
             self._on_failure(problem)
             return
         self.busy = False
-        self._on_idle()
+        if self._on_idle is not None:
+            self._on_idle()
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None

@@ -142,27 +142,28 @@ class Batches:
 
     def __init__(self) -> None:
         self._first_ids: list[int] = []  # in order, for ids are given in order
-        self._by_first_id: dict[int, Batch] = {}
+        self.by_first_id: dict[int, Batch] = {}
+        """To be looked at only."""
 
     def __len__(self) -> int:
         return len(self._first_ids)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._by_first_id.values())
+        return iter(self.by_first_id.values())
 
     def add(self, batch: Batch) -> None:
         """Take it on the books; its ids are higher than all before."""
         self._first_ids.append(batch.first_id)
-        self._by_first_id[batch.first_id] = batch
+        self.by_first_id[batch.first_id] = batch
 
     def holding(self, call_id: int) -> Batch | None:
         """The batch to which an id may belong."""
         place = bisect_right(self._first_ids, call_id) - 1
-        return self._by_first_id[self._first_ids[place]] if place >= 0 else None
+        return self.by_first_id[self._first_ids[place]] if place >= 0 else None
 
     def drop(self, batch: Batch) -> None:
         """Take it off the books."""
-        if self._by_first_id.pop(batch.first_id, None) is not None:
+        if self.by_first_id.pop(batch.first_id, None) is not None:
             del self._first_ids[bisect_right(self._first_ids, batch.first_id) - 1]
 
     def due_s(self) -> float:
