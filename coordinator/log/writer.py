@@ -143,8 +143,8 @@ class Writer:
                 if self._gathered:
                     break
             self._urgent = False
-            while self._is_woken(0.0):
-                pass  # by what is taken now
+            while not self._woken.empty():
+                self._woken.get_nowait()  # it was about what is taken now
             # What the mark stood for may have gone with the batch before, when its submitter was slow to set it.
             if self._gathered or self._stopping:
                 self._watching = True

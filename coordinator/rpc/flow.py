@@ -96,16 +96,21 @@ class Flow:
             count = len(frame.calls) + sum(map(len, columns))
             self._take(count, size)
             self._account.charge(FRAME_S + size * BYTE_S)
-            async for piece, calls in self._pieces(Slice(frame.calls, columns), count):
-                began_s = self._clock.now_s()
-                yield piece  # comes back when the calls in it were handled
-                self._account.charge(self._clock.now_s() - began_s + CALL_S * calls)
+            whole, began_s = Slice(frame.calls, columns), self._clock.now_s()
+            if count <= SLICE_CALLS_CONTESTED:
+                yield whole  # comes back when the calls in it were handled
+                self._charge_since(began_s, count)
+            else:
+                async for piece, calls in self._pieces(whole, count):
+                    began_s = self._clock.now_s()
+                    yield piece
+                    self._charge_since(began_s, calls)
             await self._room()
             await self._account.admitted()
 
     async def _pieces(self, whole: Slice, count: int) -> AsyncIterator[tuple[Slice, int]]:
         """A frame in slices, and how many calls each has."""
-        calls_max = self._slice_calls() if count > SLICE_CALLS_CONTESTED else count
+        calls_max = self._slice_calls()
         if count <= calls_max:
             yield whole, count
             return
@@ -116,6 +121,9 @@ class Flow:
             await self._account.admitted()
             await self._clock.sleep(0)
             calls_max = self._slice_calls()
+
+    def _charge_since(self, began_s: float, calls: int) -> None:
+        self._account.charge(self._clock.now_s() - began_s + CALL_S * calls)
 
     def _slice_calls(self) -> int:
         return SLICE_CALLS_CONTESTED if self._account.nearly_used_up else SLICE_CALLS
