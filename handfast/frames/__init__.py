@@ -14,7 +14,7 @@ package is that second way, for both services and both sides:
     outbox.py    its replies
     gathering.py when a frame leaves
     reading.py   bytes from strangers, and what becomes of those that are no message
-    connection.py, ports.py, dialing.py, carried.py, ways.py
+    connection.py, ports.py, dialing.py, local.py, carried.py, ways.py
                  frames over a socket beside the stream, which costs a twelfth
     channels.py  the channel and server settings that both sides need (message size, keepalive, reconnect backoff)
 

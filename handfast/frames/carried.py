@@ -23,7 +23,8 @@ from google.protobuf.message import Message
 from handfast.catalog import HandfastFault
 from handfast.frames.channels import KEEPALIVE_TIME_MS
 from handfast.frames.connection import FrameConnection, FrameTooLarge
-from handfast.frames.dialing import HEADER, NONE
+from handfast.frames.dialing import HEADER, LOCAL_HEADER, NONE
+from handfast.frames.local import is_near
 from handfast.frames.ports import FramePort, Offer
 from handfast.frames.reading import Context
 from handfast.frames.service import FramedService
@@ -56,7 +57,9 @@ async def carried(
     if dialed is None:
         yield frames, context
         return
-    offer = port.offer(dialed) if port is not None and port.secure == _is_secure(context) else None
+    offer = None
+    if port is not None and port.secure == _is_secure(context):
+        offer = port.offer(dialed, near=is_near(context.peer()))
     if port is None or offer is None:
         await context.send_initial_metadata(((HEADER, NONE),))
         yield frames, context
@@ -64,7 +67,8 @@ async def carried(
     empty_frames = _EmptyFrames(context, service.reply_frame())
     ways = _Ways(frames.source, context, offer, port, empty_frames)
     try:
-        await context.send_initial_metadata(((HEADER, offer.text),))
+        local = () if offer.local is None else ((LOCAL_HEADER, offer.local),)
+        await context.send_initial_metadata(((HEADER, offer.text), *local))
         yield frames.over(ways), ways
         await ways.finish()
     except HandfastFault:

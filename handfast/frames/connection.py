@@ -1,11 +1,13 @@
 """A frame connection: the frames of one ``Connect`` stream over a socket of their own.
 
 A frame costs each side some 180 µs to write and read through a gRPC stream, whatever is in it, and 14 µs through a
-socket. So where both sides can, a stream's frames travel over a plain TCP connection beside it (TLS where gRPC has it).
-Everything else stays with the stream: who calls, what they may, how long it lasts, whether the peer is still there.
+socket. So where both sides can, a stream's frames travel over a plain TCP connection beside it (TLS where gRPC has it),
+or over a Unix socket when both are on one machine. Everything else stays with the stream: who calls, what they may, how
+long it lasts, whether the peer is still there.
 
     ports.py       the serving side: a port, and the tickets that open a connection on it
     dialing.py     the calling side: how a ticket is used
+    local.py       what both use between two processes of one machine
     carried.py     the serving side of one stream, on whichever way its frames come
 
 On the wire, after the greeting (``MAGIC`` and the ticket one way, ``MAGIC`` the other): frames both ways, each its
@@ -365,15 +367,19 @@ class FrameConnection(asyncio.Protocol):
     def abort(self) -> None:
         """End it at once, or as soon as it begins."""
         self._aborted = True
-        if self._transport is not None:
+        # Not once it has ended: asyncio's transport raises then, when it was closed before all of it had gone out.
+        if self._transport is not None and not self.ended:
             self._transport.abort()
 
 
 def _watch_over(connected: Any) -> None:
     """Have the system find out when the other end has vanished, in the time that gRPC takes to.
 
-    Normally the stream beside the connection shows that first. This is for a way on which only the frames get lost.
+    Normally the stream beside the connection shows that first. This is for a way on which only the frames get lost; no
+    such thing lies between the ends of a Unix socket.
     """
+    if connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
     vanished_ms = KEEPALIVE_TIME_MS + KEEPALIVE_TIMEOUT_MS
     settings = {
         "TCP_KEEPIDLE": KEEPALIVE_TIME_MS // 1000,

@@ -10,11 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from handfast.clock import monotonic_s
+from handfast.frames import local
 from handfast.frames.connection import MAGIC, TICKET_BYTES, FrameConnection
 from handfast.pem_files import PemFiles
 
 HEADER = "handfast-frame-port"
 """In a stream's metadata: the address that was dialed. In the answer's: where the frame port is, and the ticket."""
+
+LOCAL_HEADER = "handfast-frame-local"
+"""Beside it in the answer's: the name of the local socket where the ticket is good too (``local.py``)."""
 
 NONE = "none"
 """The answer of a server that has no frame port for this caller."""
@@ -44,13 +48,22 @@ class FrameDialer:
         address: the server's gRPC address, ``host:port``.
         tls: the caller's certificate, key and authorities, when gRPC speaks TLS to it; None speaks plain text.
         server_name: the name that the server's certificate must hold, when it is not the address's.
+        near: whether to use its local socket, when one is offered and ``tls`` is None.
     """
 
-    def __init__(self, address: str, tls: PemFiles | None = None, server_name: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: PemFiles | None = None,
+        server_name: str | None = None,
+        *,
+        near: bool = local.AVAILABLE,
+    ) -> None:
         self._address = address
         self._host = address.rpartition(":")[0].strip("[]")
         self._tls = tls
         self._server_name = server_name
+        self._near = near and tls is None
         self._told = ""
         self._not_before_s = -math.inf
 
@@ -73,15 +86,16 @@ class FrameDialer:
             return None
         try:
             async with asyncio.timeout(OFFER_S):
-                offer = _offered(await stream.initial_metadata())
+                told = await stream.initial_metadata()
         except TimeoutError:
             self.give_up("it was not offered in time", AGAIN_UNANSWERED_S)
             return None
+        offer = _value(told, HEADER)
         if offer is None or offer == NONE:
             return None
-        return await self._dial(offer)
+        return await self._dial(offer, _value(told, LOCAL_HEADER) if self._near else None)
 
-    async def _dial(self, offer: str) -> FrameConnection | None:
+    async def _dial(self, offer: str, name: str | None) -> FrameConnection | None:
         greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def on_greeting(_: FrameConnection, greeting: bytes) -> bool:
@@ -100,13 +114,12 @@ class FrameDialer:
         try:
             host, port, ticket = self._read(offer)
             async with asyncio.timeout(DIAL_S):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, host, port, ssl=self._context(), server_hostname=self._certified_name
-                )
+                way = await self._connect(connection, host, port, name)
                 connection.greet(MAGIC + ticket)
                 if await greeted:
                     self._told = ""
                     connection.keep_asking()
+                    log.debug("frames to %s travel over %s", self._address, way)
                     return connection
             problem = "it was refused"
         except (OSError, ValueError) as failure:  # TimeoutError is an OSError, and ssl.SSLError
@@ -117,6 +130,29 @@ class FrameDialer:
         connection.abort()
         self.give_up(problem)
         return None
+
+    async def _connect(self, connection: FrameConnection, host: str, port: int, name: str | None) -> str:
+        """Connect: by the local socket of this name, or else to the port. The ticket is shown only on what stands.
+
+        Returns:
+            Over what.
+
+        Raises:
+            OSError: there is no way.
+        """
+        loop = asyncio.get_running_loop()
+        if name is not None:
+            try:
+                near = local.connected(name)
+            except (OSError, ValueError) as problem:
+                log.debug("no local socket of %s can be had, so the port is dialed: %s", self._address, problem)
+            else:
+                await loop.create_unix_connection(lambda: connection, sock=near)
+                return "a local socket"
+        await loop.create_connection(
+            lambda: connection, host, port, ssl=self._context(), server_hostname=self._certified_name
+        )
+        return "TCP" if self._tls is None else "TLS"
 
     def _read(self, offer: str) -> tuple[str, int, bytes]:
         """Host, port and ticket.
@@ -165,8 +201,8 @@ class FrameDialer:
             log.info("no frame connection to %s, so frames travel over gRPC: %s", self._address, problem)
 
 
-def _offered(metadata: Iterable[tuple[str, Any]]) -> str | None:
+def _value(metadata: Iterable[tuple[str, Any]], wanted: str) -> str | None:
     for key, value in metadata:
-        if key == HEADER:
+        if key == wanted:
             return str(value)
     return None

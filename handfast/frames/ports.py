@@ -4,6 +4,9 @@ Who may open one was settled before: a ticket is told only on a ``Connect`` stre
 bytes, opens one connection, within ten seconds, and that connection belongs to that stream. So there is nothing behind
 this port for anybody else: whoever comes without a ticket is cut off, and as long as no ticket is out, nobody is even
 let in. Connections wait in the system's backlog then, and cost nothing.
+
+A port that speaks plain text has a local socket beside it (``local.py``), for callers on the same machine. It is one
+more way to the same door: whoever comes in there shows a ticket of the same kind, and is a stranger until then.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handfast.clock import secret
+from handfast.frames import local
 from handfast.frames.channels import MESSAGE_BYTES_MAX
 from handfast.frames.connection import GREETING_BYTES, MAGIC, TICKET_BYTES, FrameConnection
 from handfast.pem_files import PemFiles
@@ -47,11 +51,13 @@ class Offer:
 
     Args:
         where: ``host:port``, or ``:port`` for the host that was dialed.
+        local: the name of the local socket where it is good too; None when there is none for this caller.
         ticket: opens the connection.
         taken: becomes the connection.
     """
 
     where: str
+    local: str | None
     ticket: bytes
     taken: asyncio.Future[FrameConnection]
 
@@ -70,6 +76,7 @@ class FramePort:
         via: by the gRPC address that a caller dialed, where it finds this port; for proxies.
         tls: certificate, key and authorities of clients (who then must show a certificate); None speaks plain text.
         frame_bytes_max: the largest frame that is taken.
+        near: whether to have a local socket beside it, when it speaks plain text.
 
     Raises:
         OSError: the port can't be had, or a file of ``tls`` can't be used.
@@ -83,6 +90,7 @@ class FramePort:
         via: Mapping[str, str] | None = None,
         tls: PemFiles | None = None,
         frame_bytes_max: int = MESSAGE_BYTES_MAX,
+        near: bool = local.AVAILABLE,
     ) -> None:
         self._via = dict(via or {})
         self._tls = tls
@@ -91,8 +99,14 @@ class FramePort:
         if tls is not None:
             tls.read()
             self._context = _server_context(tls)
-        self._socket = _listening(host, port)
-        self.port: int = self._socket.getsockname()[1]
+        listening = _listening(host, port)
+        self.port: int = listening.getsockname()[1]
+        self.local: str | None = None
+        """The name of the local socket beside it; None when there is none."""
+        self._listening = [listening]
+        if near and tls is None and (beside := local.listening(self.port, BACKLOG)) is not None:
+            self.local = beside[0]
+            self._listening.append(beside[1])
         self._offers: dict[bytes, tuple[Offer, asyncio.TimerHandle]] = {}
         self._strangers: dict[FrameConnection, tuple[asyncio.Task[None], asyncio.TimerHandle]] = {}
         self._open_on: asyncio.AbstractEventLoop | None = None
@@ -117,21 +131,26 @@ class FramePort:
 
     # -- tickets ---------------------------------------------------------------------------------------------------
 
-    def offer(self, dialed: str) -> Offer | None:
+    def offer(self, dialed: str, *, near: bool = False) -> Offer | None:
         """Make a ticket; to be given back by ``withdraw``. None when the port is closed.
 
         Args:
             dialed: the gRPC address that the caller dialed.
+            near: whether it is on this machine, so that the local socket may be offered. It isn't to whoever dialed a
+                proxy, which is there to be passed through.
         """
         if self._closed:
             return None
         loop = asyncio.get_running_loop()
-        offer = Offer(self._via.get(dialed, f":{self.port}"), secret(TICKET_BYTES), loop.create_future())
+        where, beside = self._via.get(dialed), None
+        if where is None:
+            where, beside = f":{self.port}", self.local if near else None
+        offer = Offer(where, beside, secret(TICKET_BYTES), loop.create_future())
         self._offers[offer.ticket] = offer, loop.call_later(TICKET_S, self.withdraw, offer)
         if self._open_on is None:
             self._open_on = loop
             if self._held_up is None:
-                loop.add_reader(self._socket, self._on_arrival)
+                self._look_out(loop)
         return offer
 
     def withdraw(self, offer: Offer) -> None:
@@ -145,7 +164,15 @@ class FramePort:
     def _let_nobody_in(self) -> None:
         loop, self._open_on = self._open_on, None
         if loop is not None:
-            loop.remove_reader(self._socket)
+            self._look_away(loop)
+
+    def _look_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        for listening in self._listening:
+            loop.add_reader(listening, self._on_arrival, listening)
+
+    def _look_away(self, loop: asyncio.AbstractEventLoop) -> None:
+        for listening in self._listening:
+            loop.remove_reader(listening)
 
     def close(self) -> None:
         """Let nobody in any more. Connections that a stream has stay the stream's."""
@@ -156,14 +183,15 @@ class FramePort:
             self._cut_off(stranger)
         if self._held_up is not None:
             self._held_up.cancel()
-        self._socket.close()
+        for listening in self._listening:
+            listening.close()
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def _on_arrival(self) -> None:
+    def _on_arrival(self, listening: socket.socket) -> None:
         """Take one; the loop calls again for the next, and lets others have their turn before."""
         try:
-            arrived, _ = self._socket.accept()
+            arrived, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # it has left again
         except OSError as problem:
@@ -228,7 +256,7 @@ class FramePort:
         loop = asyncio.get_running_loop()
         self._held_up_until_s = max(self._held_up_until_s, loop.time()) + STRANGER_S
         if self._held_up is None and not self._closed:
-            loop.remove_reader(self._socket)
+            self._look_away(loop)
             self._held_up = loop.call_at(self._held_up_until_s, self._go_on)
 
     def _go_on(self) -> None:
@@ -237,7 +265,7 @@ class FramePort:
         if loop.time() < self._held_up_until_s:
             self._held_up = loop.call_at(self._held_up_until_s, self._go_on)
         elif self._open_on is not None:
-            loop.add_reader(self._socket, self._on_arrival)
+            self._look_out(loop)
 
     def _current_context(self) -> ssl.SSLContext | None:
         if self._tls is not None and self._tls.reread() is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from handfast.frames.connection import FrameConnection, FrameTooLarge
-from handfast.frames.dialing import HEADER, FrameDialer
+from handfast.frames.dialing import HEADER, LOCAL_HEADER, FrameDialer
 from tests.fuzz.loudness import quiet
 from tests.unit.handfast.frame_transport import FakeTransport
 
@@ -78,11 +78,12 @@ async def _all_of(connection: FrameConnection) -> tuple[list[bytes], bool]:
 
 
 class _Stream:
-    def __init__(self, offer: str) -> None:
+    def __init__(self, offer: str, name: str) -> None:
         self._offer = offer
+        self._name = name
 
     async def initial_metadata(self) -> list[tuple[str, str]]:
-        return [(HEADER, self._offer)]
+        return [(HEADER, self._offer), (LOCAL_HEADER, self._name)]
 
 
 async def _know_nobody(*_: Any, **__: Any) -> Any:
@@ -90,10 +91,11 @@ async def _know_nobody(*_: Any, **__: Any) -> Any:
 
 
 async def check_offer(data: bytes) -> None:
-    """A server that offers this. Where anybody could be, nobody is."""
+    """A server that offers this, and after a tab a local socket. Where anybody could be, nobody is."""
     dialer, loop = FrameDialer(NOBODY), asyncio.get_running_loop()
+    offer, _, name = data.decode("utf-8", "replace").partition("\t")
     with quiet(), patch.object(loop, "getaddrinfo", _know_nobody):
-        assert await dialer.open(_Stream(data.decode("utf-8", "replace"))) is None
+        assert await dialer.open(_Stream(offer, name)) is None
 
 
 CHECKS: dict[int, Callable[[bytes], Coroutine[Any, Any, None]]] = {0: check_connection, 1: check_offer}

@@ -4,19 +4,18 @@ import asyncio
 from typing import Any
 
 import grpc.aio
-import psutil
 
 from handfast.frames import COORDINATOR, FramePort
 from handfast.frames.connection import FrameConnection
 from handfast.frames.dialing import HEADER, FrameDialer
+from tests.frame_sockets import over_local, over_tcp
 
 
-def callers(port: FramePort | int | None) -> set[int]:
-    """The ports from which frame connections come that stand at this port."""
+def callers(port: FramePort | int | None) -> set[str]:
+    """The frame connections that stand at this port, or at the local socket beside it."""
     assert port is not None
     number = port if isinstance(port, int) else port.port
-    found = psutil.Process().net_connections("tcp")
-    return {one.raddr.port for one in found if one.laddr.port == number and one.status == psutil.CONN_ESTABLISHED}
+    return over_tcp(number) | over_local(number)
 
 
 def connections(port: FramePort | int | None) -> int:

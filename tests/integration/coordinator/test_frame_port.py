@@ -14,6 +14,7 @@ from handfast.frames import COORDINATOR, CallFailed, CallStream, failure_of_rpc
 from handfast.frames.dialing import FrameDialer
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
+from tests.frame_sockets import over_local, over_tcp
 from tests.integration.beside import callers, connections, offer_of, raw_connection, raw_stream
 from tests.integration.coordinator.edge import Edge, serving
 from tests.integration.coordinator.participants import Scripted
@@ -34,6 +35,31 @@ async def test_a_transaction_travels_beside_grpc_all_the_way() -> None:
         assert result.outcome is handfast.Outcome.COMMITTED
         assert connections(edge.server.frame_port) == 1
         assert connections(accounts.frame_port) == 1
+
+
+async def test_on_one_machine_it_travels_over_local_sockets_all_the_way() -> None:
+    accounts = Scripted("accounts")
+    async with serving(accounts) as edge, handfast.connect(edge.server.address) as tm:
+        results = await asyncio.gather(*(tm.execute([("accounts", "work", b"")]) for _ in range(64)))
+        assert {result.outcome for result in results} == {handfast.Outcome.COMMITTED}
+        for port in (edge.server.frame_port, accounts.frame_port):
+            assert port is not None
+            assert len(over_local(port.port)) == 1
+            assert not over_tcp(port.port)
+
+
+async def test_where_a_proxy_stands_in_front_nothing_goes_past_it() -> None:
+    address, port = f"{HOST}:{free_port()}", free_port()
+    via = {address: f"{HOST}:{port}"}
+    async with (
+        serving(address=address, frame_address=f"{HOST}:{port}", frame_via=via) as edge,
+        handfast.connect(address) as tm,
+        tm.transaction(),
+    ):
+        assert len(over_tcp(port)) == 1
+        assert not over_local(port)
+        assert edge.server.frame_port is not None
+        assert edge.server.frame_port.local is not None, "others may use it"
 
 
 async def test_when_the_coordinator_has_stopped_none_is_left() -> None:
@@ -173,7 +199,7 @@ async def test_a_frame_that_is_too_large_ends_the_stream_and_says_so() -> None:
 async def test_a_stream_of_age_is_renewed_with_its_connection() -> None:
     accounts = Scripted("accounts")
     async with serving(accounts, connection_age_max_s=0.3) as edge, handfast.connect(edge.server.address) as tm:
-        seen: set[int] = set()
+        seen: set[str] = set()
         committed: set[str] = set()
         async with asyncio.timeout(30):
             while len(seen) < 3:

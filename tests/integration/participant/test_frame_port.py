@@ -16,6 +16,7 @@ from handfast.frames.dialing import FrameDialer
 from handfast.v1 import participant_pb2 as p
 from participant import Participant, ParticipantOptions
 from participant.testing import MemoryResource, serving
+from tests.frame_sockets import local_name, over_local
 from tests.integration.beside import connections, offer_of, raw_stream
 from tests.waiting import eventually
 
@@ -65,8 +66,9 @@ async def test_the_coordinator_s_frames_come_in_beside_grpc_until_it_is_left() -
         channel = grpc.aio.insecure_channel(address, options=channel_options())
         calls = CallStream(channel, PARTICIPANT, dialer=FrameDialer(address))
         await calls.ask(p.RecoverRequest(resource="stock"), timeout_s=10)
-        assert connections(port) == 1
+        assert len(over_local(port)) == connections(port) == 1
     await eventually(lambda: connections(port) == 0)
+    assert local_name(port) is None
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
     await calls.close()

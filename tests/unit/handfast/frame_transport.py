@@ -1,6 +1,7 @@
 """A transport for frame connections that goes nowhere, and is moved by hand."""
 
 import asyncio
+import socket
 from struct import Struct
 from typing import Any
 
@@ -54,6 +55,8 @@ class FakeTransport(asyncio.Transport):
 
 
 class _Socket:
+    family = socket.AF_INET
+
     def setsockopt(self, *_: Any) -> None:
         """Taken note of by nobody."""
 

@@ -1,6 +1,8 @@
 """A frame connection, byte by byte, beside a model: a list of frames."""
 
 import asyncio
+import socket
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from handfast.frames import connection as frame_connection
 from handfast.frames.connection import KEPT_BYTES, TURN_BYTES, WAITING_BYTES_MAX, FrameConnection, FrameTooLarge
 from tests.fuzz.profile import bounded
+from tests.unit.handfast.frame_callers import LOOPS
 from tests.unit.handfast.frame_transport import END, FakeTransport, announced, framed, greeted
 from tests.waiting import eventually
 
@@ -359,3 +362,22 @@ async def test_a_caller_that_does_not_take_what_came_gives_nobody_up() -> None:
     assert bytes(transport.written) == b""
     assert not transport.aborted
     connection.connection_lost(None)
+
+
+@LOOPS
+def test_one_that_ended_after_its_last_bytes_had_gone_out_may_be_ended_again(loop: Any) -> None:
+    async def scenario() -> None:
+        mine, other = socket.socketpair()
+        connection = FrameConnection(lambda _, greeting: True, 1)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, mine)
+        reader, writer = await asyncio.open_unix_connection(sock=other)
+        connection.write(bytes(2**20))
+        connection.close()
+        assert not connection.ended, "or there is nothing left to go out"
+        assert len(await reader.read()) == 4 + 2**20
+        await eventually(lambda: connection.ended)
+        connection.abort()
+        writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())

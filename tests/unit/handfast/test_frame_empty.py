@@ -175,6 +175,10 @@ class Context:
         """Plain text."""
         return {}
 
+    def peer(self) -> str:
+        """From another machine."""
+        return "ipv4:192.0.2.1:40000"
+
     async def send_initial_metadata(self, metadata: Any) -> None:
         """Note the offer."""
         self.offer.set_result(dict(metadata)[HEADER])

@@ -5,109 +5,40 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import uvloop
 
 from handfast.frames import FramePort, ports
-from handfast.frames.connection import MAGIC, TICKET_BYTES, FrameConnection
+from handfast.frames.connection import MAGIC, TICKET_BYTES
 from tests.certificates import Pki
-from tests.fuzz.loudness import quiet
+from tests.unit.handfast.frame_callers import (
+    ADDRESS,
+    HOST,
+    LOCAL,
+    LOOPS,
+    TCP,
+    WAIT_S,
+    WAYS,
+    Caller,
+    offered,
+    on,
+    sockets,
+    taken,
+)
 from tests.unit.handfast.frame_transport import framed
 from tests.waiting import eventually
-
-Scenario = Callable[[FramePort], Coroutine[Any, Any, None]]
-LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-HOST = "127.0.0.1"
-ADDRESS = f"{HOST}:7400"
-WAIT_S = 5.0
-
-
-def on(loop: Callable[[], asyncio.AbstractEventLoop], scenario: Scenario, **settings: Any) -> None:
-    """Run a scenario with a port; nothing is said, and nothing stays open."""
-
-    async def run() -> None:
-        before = sockets()
-        port = FramePort(HOST, **settings)
-        try:
-            await scenario(port)
-        finally:
-            port.close()
-        await eventually(lambda: sockets() <= before)
-
-    with quiet(), asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(run())
-
-
-def sockets() -> int:
-    """How many this process has open."""
-    return len(psutil.Process().net_connections("tcp"))
-
-
-class Caller:
-    """A connection made by hand."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def to(cls, port: FramePort, host: str = HOST, **settings: Any) -> "Caller":
-        """Connect."""
-        return cls(*await asyncio.open_connection(host, port.port, **settings))
-
-    async def says(self, data: bytes) -> "Caller":
-        """Send this."""
-        self.writer.write(data)
-        await self.writer.drain()
-        return self
-
-    async def is_cut_off(self) -> bool:
-        """Wait for that; False when anything was said before."""
-        try:
-            said = await asyncio.wait_for(self._reader.read(1), WAIT_S)
-        except ConnectionError:
-            return True
-        finally:
-            self.leave()
-        return not said
-
-    async def is_welcome(self) -> bool:
-        """Wait for the greeting."""
-        try:
-            return await asyncio.wait_for(self._reader.readexactly(len(MAGIC)), WAIT_S) == MAGIC
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return False
-
-    def leave(self) -> None:
-        """Leave at once."""
-        self.writer.transport.abort()
-
-
-def offered(port: FramePort) -> ports.Offer:
-    """A ticket."""
-    offer = port.offer(ADDRESS)
-    assert offer is not None
-    return offer
-
-
-async def taken(offer: ports.Offer) -> FrameConnection:
-    """The connection that it opened."""
-    return await asyncio.wait_for(asyncio.shield(offer.taken), WAIT_S)
-
 
 # -- tickets -------------------------------------------------------------------------------------------------------
 
 
 @LOOPS
-def test_a_ticket_opens_a_connection_and_what_came_along_is_its_first_frames(loop: Any) -> None:
+@WAYS
+def test_a_ticket_opens_a_connection_and_what_came_along_is_its_first_frames(loop: Any, way: str) -> None:
     async def scenario(port: FramePort) -> None:
         offer = offered(port)
-        caller = await (await Caller.to(port)).says(MAGIC + offer.ticket + framed(b"one", b"two"))
+        caller = await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket + framed(b"one", b"two"))
         assert await caller.is_welcome()
         connection = await taken(offer)
         assert [await connection.read(), await connection.read()] == [b"one", b"two"]
@@ -134,8 +65,9 @@ def test_a_greeting_may_come_byte_by_byte(loop: Any) -> None:
 
 
 @LOOPS
+@WAYS
 @pytest.mark.parametrize("said", ["no ticket", "no magic", "half a ticket", "another protocol"])
-def test_who_has_no_ticket_is_cut_off_without_a_word(loop: Any, said: str) -> None:
+def test_who_has_no_ticket_is_cut_off_without_a_word(loop: Any, way: str, said: str) -> None:
     async def scenario(port: FramePort) -> None:
         offer = offered(port)
         data = {
@@ -144,9 +76,9 @@ def test_who_has_no_ticket_is_cut_off_without_a_word(loop: Any, said: str) -> No
             "half a ticket": MAGIC + offer.ticket[:16] + bytes(16),
             "another protocol": b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n" + bytes(40),
         }[said]
-        assert await (await (await Caller.to(port)).says(data)).is_cut_off()
+        assert await (await (await Caller.to(port, way=way)).says(data)).is_cut_off()
         assert not offer.taken.done()
-        honest = await (await Caller.to(port)).says(MAGIC + offer.ticket)
+        honest = await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket)
         assert await honest.is_welcome()
         (await taken(offer)).abort()
         honest.leave()
@@ -155,12 +87,13 @@ def test_who_has_no_ticket_is_cut_off_without_a_word(loop: Any, said: str) -> No
 
 
 @LOOPS
-def test_a_ticket_is_good_for_one_connection(loop: Any) -> None:
+@WAYS
+def test_a_ticket_is_good_for_one_connection(loop: Any, way: str) -> None:
     async def scenario(port: FramePort) -> None:
         offer, another = offered(port), offered(port)
-        first = await (await Caller.to(port)).says(MAGIC + offer.ticket)
+        first = await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket)
         assert await first.is_welcome()
-        assert await (await (await Caller.to(port)).says(MAGIC + offer.ticket)).is_cut_off()
+        assert await (await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket)).is_cut_off()
         assert not another.taken.done()
         (await taken(offer)).abort()
         first.leave()
@@ -169,15 +102,18 @@ def test_a_ticket_is_good_for_one_connection(loop: Any) -> None:
 
 
 @LOOPS
+@WAYS
 @pytest.mark.parametrize("why", ["withdrawn", "expired"])
-def test_a_ticket_that_is_no_longer_good_opens_nothing(loop: Any, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ticket_that_is_no_longer_good_opens_nothing(
+    loop: Any, way: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ports, "TICKET_S", 0.01 if why == "expired" else 60.0)
 
     async def scenario(port: FramePort) -> None:
         offer = offered(port)
         if why == "withdrawn":
             port.withdraw(offer)
-        caller = await Caller.to(port)
+        caller = await Caller.to(port, way=way)
         await eventually(lambda: not port.lets_in)
         await caller.says(MAGIC + offer.ticket)
         monkeypatch.setattr(ports, "TICKET_S", 60.0)
@@ -189,9 +125,10 @@ def test_a_ticket_that_is_no_longer_good_opens_nothing(loop: Any, why: str, monk
 
 
 @LOOPS
-def test_without_a_ticket_out_nobody_is_let_in(loop: Any) -> None:
+@WAYS
+def test_without_a_ticket_out_nobody_is_let_in(loop: Any, way: str) -> None:
     async def scenario(port: FramePort) -> None:
-        stranger = await (await Caller.to(port)).says(bytes(100))
+        stranger = await (await Caller.to(port, way=way)).says(bytes(100))
         before = sockets()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -206,32 +143,37 @@ def test_without_a_ticket_out_nobody_is_let_in(loop: Any) -> None:
 
 
 @LOOPS
+@WAYS
 @pytest.mark.parametrize("said", [b"", MAGIC, MAGIC + bytes(TICKET_BYTES - 1)])
-def test_who_does_not_greet_in_time_is_cut_off(loop: Any, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_greet_in_time_is_cut_off(
+    loop: Any, way: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ports, "GREETING_S", 0.05)
 
     async def scenario(port: FramePort) -> None:
         offered(port)
-        assert await (await (await Caller.to(port)).says(said)).is_cut_off()
+        assert await (await (await Caller.to(port, way=way)).says(said)).is_cut_off()
 
     on(loop, scenario)
 
 
 @LOOPS
-@pytest.mark.parametrize("secure", [False, True], ids=["plain text", "TLS"])
+@pytest.mark.parametrize(
+    ("way", "secure"), [(TCP, False), (LOCAL, False), (TCP, True)], ids=["plain text", "local", "TLS"]
+)
 def test_of_too_many_strangers_the_oldest_are_cut_off(
-    loop: Any, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loop: Any, way: str, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ports, "GREETING_S", 60.0)
     held = Pki(tmp_path / "pki").coordinator()
 
     async def scenario(port: FramePort) -> None:
         offer = offered(port)
-        strangers = [await Caller.to(port) for _ in range(2 * ports.STRANGERS_MAX + 1)]
+        strangers = [await Caller.to(port, way=way) for _ in range(2 * ports.STRANGERS_MAX + 1)]
         gone = await asyncio.gather(*(one.is_cut_off() for one in strangers[: ports.STRANGERS_MAX]))
         assert all(gone), "one who is cut off in its TLS handshake counts as well"
         context = _context(held.client()) if secure else None
-        honest = await (await Caller.to(port, ssl=context)).says(MAGIC + offer.ticket)
+        honest = await (await Caller.to(port, way=way, ssl=context)).says(MAGIC + offer.ticket)
         assert await honest.is_welcome()
         (await taken(offer)).abort()
         for one in (honest, *strangers):
@@ -257,20 +199,23 @@ def test_as_many_as_have_tickets_may_come_at_once(loop: Any) -> None:
 
 
 @LOOPS
+@WAYS
 @pytest.mark.parametrize("said", [b"", bytes(100)], ids=["leaves at once", "has no ticket"])
-def test_each_stranger_holds_up_the_next_for_a_while(loop: Any, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stranger_holds_up_the_next_for_a_while(
+    loop: Any, way: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ports, "STRANGER_S", 3600.0)
 
     async def scenario() -> None:
         port = FramePort(HOST)
         offer = offered(port)
-        welcome = [await Caller.to(port) for _ in range(3)]
+        welcome = [await Caller.to(port, way=way) for _ in range(3)]
         await eventually(lambda: port.strangers == 3)
         await welcome[0].says(said)
         if not said:
             welcome[0].leave()
         await eventually(lambda: port.strangers == 2)
-        late = await (await Caller.to(port)).says(MAGIC + offer.ticket)
+        late = await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket)
         await welcome[1].says(MAGIC + offer.ticket)
         assert await welcome[1].is_welcome(), "who is in is not held up"
         assert port.strangers == 1
@@ -284,8 +229,9 @@ def test_each_stranger_holds_up_the_next_for_a_while(loop: Any, said: bytes, mon
 
 
 @LOOPS
+@WAYS
 def test_out_of_descriptors_is_said_and_the_next_ticket_tries_again(
-    loop: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    loop: Any, way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     accept = socket.socket.accept
 
@@ -295,14 +241,14 @@ def test_out_of_descriptors_is_said_and_the_next_ticket_tries_again(
     async def scenario(port: FramePort) -> None:
         monkeypatch.setattr(socket.socket, "accept", refuse)
         offered(port)
-        stranger = await Caller.to(port)
+        stranger = await Caller.to(port, way=way)
         await eventually(lambda: "Too many open files" in caplog.text)
         for _ in range(10):
             await asyncio.sleep(0)
         assert caplog.text.count("Too many open files") == 1
         monkeypatch.setattr(socket.socket, "accept", accept)
         offer = offered(port)
-        caller = await (await Caller.to(port)).says(MAGIC + offer.ticket)
+        caller = await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket)
         assert await caller.is_welcome()
         (await taken(offer)).abort()
         for one in (stranger, caller):
@@ -312,19 +258,20 @@ def test_out_of_descriptors_is_said_and_the_next_ticket_tries_again(
 
 
 @LOOPS
-def test_a_port_that_is_closed_cuts_off_strangers_and_leaves_streams_their_connections(loop: Any) -> None:
+@WAYS
+def test_a_port_that_is_closed_cuts_off_strangers_and_leaves_streams_their_connections(loop: Any, way: str) -> None:
     async def scenario(port: FramePort) -> None:
         offer = offered(port)
         offered(port)
-        caller = await (await Caller.to(port)).says(MAGIC + offer.ticket)
+        caller = await (await Caller.to(port, way=way)).says(MAGIC + offer.ticket)
         assert await caller.is_welcome()
-        stranger = await (await Caller.to(port)).says(MAGIC)
+        stranger = await (await Caller.to(port, way=way)).says(MAGIC)
         await eventually(lambda: port.strangers == 1)
         port.close()
         assert await stranger.is_cut_off()
         assert port.offer(ADDRESS) is None
         with pytest.raises(ConnectionRefusedError):
-            await Caller.to(port)
+            await Caller.to(port, way=way)
         connection = await taken(offer)
         await caller.says(framed(b"still there"))
         assert await asyncio.wait_for(connection.read(), WAIT_S) == b"still there"

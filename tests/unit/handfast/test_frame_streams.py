@@ -9,25 +9,23 @@ from functools import partial
 from typing import Any
 
 import grpc.aio
-import psutil
 import pytest
-import uvloop
 from google.protobuf.message import Message
 
-from handfast.frames import COORDINATOR, LOST, CallFailed, CallStream, FramePort, dialing
+from handfast.frames import COORDINATOR, LOST, CallFailed, CallStream, FramePort, dialing, local
 from handfast.frames.channels import CALL_BYTES_MAX
 from handfast.frames.connection import MAGIC, FrameConnection
-from handfast.frames.dialing import HEADER, FrameDialer
+from handfast.frames.dialing import HEADER, LOCAL_HEADER, FrameDialer
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import types_pb2 as t
+from tests.frame_sockets import over_local, over_tcp
 from tests.fuzz.loudness import quiet
+from tests.unit.handfast.frame_callers import HOST, LOCAL, LOOPS, TCP, WAYS
 from tests.unit.handfast.frame_transport import END, framed
 from tests.unit.handfast.frame_wire import Wire
 from tests.unit.handfast.peers import Peer, channel_to, served
 from tests.waiting import eventually
 
-LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-HOST = "127.0.0.1"
 WAIT_S = 20.0
 NO_CALLS = b"\xfa\x01\xe0\xd4\x03" + bytes(60_000)
 """A frame with a large field that nobody knows."""
@@ -63,8 +61,14 @@ def connections(peer: Peer) -> int:
     """How many frame connections the peer has."""
     assert peer.frame_port is not None
     port = peer.frame_port.port
-    found = psutil.Process().net_connections("tcp")
-    return sum(1 for one in found if one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED)
+    return len(over_tcp(port) | over_local(port))
+
+
+def way_of(peer: Peer) -> str:
+    """Which way its one frame connection came."""
+    assert connections(peer) == 1
+    assert peer.frame_port is not None
+    return LOCAL if over_local(peer.frame_port.port) else TCP
 
 
 async def write(connection: FrameConnection, frame: bytes) -> None:
@@ -83,17 +87,25 @@ async def wired(dispatch: Callable[[Message, Any], None]) -> AsyncIterator[tuple
         yield peer, wire
 
 
+@contextlib.asynccontextmanager
+async def reached(way: str, dispatch: Callable[[Message, Any], None]) -> AsyncIterator[Peer]:
+    """A peer whose frame connections come this way."""
+    async with served(dispatch, frame_port=FramePort(HOST, near=way == LOCAL)) as peer:
+        yield peer
+
+
 # -- as without ----------------------------------------------------------------------------------------------------
 
 
 @LOOPS
-def test_calls_travel_beside_the_stream(loop: Any) -> None:
+@WAYS
+def test_calls_travel_beside_the_stream(loop: Any, way: str) -> None:
     async def scenario() -> None:
-        async with served(committed, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+        async with reached(way, committed) as peer, calling(peer) as calls:
             for number in range(3):
                 answer: Any = await calls.ask(c.CommitRequest(gtrid=f"t{number}"), timeout_s=WAIT_S)
                 assert answer.gtrid == f"t{number}"
-            assert connections(peer) == 1
+            assert way_of(peer) == way
             assert calls.batched
             assert peer.streams == 1
 
@@ -101,25 +113,27 @@ def test_calls_travel_beside_the_stream(loop: Any) -> None:
 
 
 @LOOPS
-def test_the_largest_call_and_the_largest_answer_pass(loop: Any) -> None:
+@WAYS
+def test_the_largest_call_and_the_largest_answer_pass(loop: Any, way: str) -> None:
     def echo(request: Any, reply: Answer) -> None:
         reply(c.ExecuteResponse(results=[request.operations[0].payload]))
 
     async def scenario() -> None:
         payload = bytes(CALL_BYTES_MAX - 64)
-        async with served(echo, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+        async with reached(way, echo) as peer, calling(peer) as calls:
             request = c.ExecuteRequest(operations=[t.Operation(resource="a", payload=payload)])
             answer: Any = await calls.ask(request, timeout_s=WAIT_S)
             assert answer.results[0] == payload
-            assert connections(peer) == 1
+            assert way_of(peer) == way
 
     run(loop, scenario())
 
 
 @LOOPS
-def test_whoever_closes_leaves_no_connection_behind(loop: Any) -> None:
+@WAYS
+def test_whoever_closes_leaves_no_connection_behind(loop: Any, way: str) -> None:
     async def scenario() -> None:
-        async with served(committed, frame_port=FramePort(HOST)) as peer:
+        async with reached(way, committed) as peer:
             async with calling(peer) as calls:
                 await calls.ask(c.CommitRequest(gtrid="t"), timeout_s=WAIT_S)
             await eventually(lambda: connections(peer) == 0 and peer.streams_ended == 1)
@@ -128,8 +142,9 @@ def test_whoever_closes_leaves_no_connection_behind(loop: Any) -> None:
 
 
 @LOOPS
+@WAYS
 @pytest.mark.parametrize("goes_on", [True, False], ids=["it is there again", "it ends each stream like that"])
-def test_a_call_that_a_peer_in_good_order_left_unread_is_made_again_once(loop: Any, goes_on: bool) -> None:
+def test_a_call_that_a_peer_in_good_order_left_unread_is_made_again_once(loop: Any, way: str, goes_on: bool) -> None:
     read: list[str] = []
     owed: list[Answer] = []
 
@@ -138,7 +153,7 @@ def test_a_call_that_a_peer_in_good_order_left_unread_is_made_again_once(loop: A
         owed.append(reply)
 
     async def scenario() -> None:
-        async with served(later, frame_port=FramePort(HOST)) as peer, calling(peer) as calls:
+        async with reached(way, later) as peer, calling(peer) as calls:
             first = asyncio.ensure_future(calls.ask(c.CommitRequest(gtrid="first"), timeout_s=WAIT_S))
             await eventually(lambda: read == ["first"])
             peer.stop_streams.set()
@@ -163,8 +178,9 @@ def test_a_call_that_a_peer_in_good_order_left_unread_is_made_again_once(loop: A
 
 
 @LOOPS
+@WAYS
 @pytest.mark.parametrize("size", [1, 2**20], ids=["small", "large"])
-def test_every_answer_that_is_owed_arrives_at_a_graceful_end_though_more_calls_come(loop: Any, size: int) -> None:
+def test_every_answer_owed_arrives_at_a_graceful_end_though_more_calls_come(loop: Any, way: str, size: int) -> None:
     """A socket that is closed while calls come in would take back the answers that are not read yet."""
     owed: list[tuple[str, Answer]] = []
     told: dict[str, Message | CallFailed] = {}
@@ -173,11 +189,12 @@ def test_every_answer_that_is_owed_arrives_at_a_graceful_end_though_more_calls_c
         owed.append((request.gtrid, reply))
 
     async def scenario() -> None:
-        async with wired(hold) as (peer, _), calling(peer) as calls:
+        async with reached(way, hold) as peer, calling(peer) as calls:
             for number in range(20):
                 gtrid = f"t{number}"
                 calls.call(c.CommitRequest(gtrid=gtrid), partial(told.__setitem__, gtrid))
             await eventually(lambda: len(owed) == 20)
+            assert way_of(peer) == way
             peer.stop_streams.set()
             more = asyncio.create_task(_call_on(calls))
             await asyncio.sleep(0)
@@ -198,7 +215,8 @@ async def _call_on(calls: CallStream) -> None:
 
 
 @LOOPS
-def test_a_slow_caller_gets_all_of_the_last_answer_though_it_sent_more_than_is_read(loop: Any) -> None:
+@WAYS
+def test_a_slow_caller_gets_all_of_the_last_answer_though_it_sent_more_than_is_read(loop: Any, way: str) -> None:
     """With something unread in it a socket that is closed takes back what the other end has not read yet."""
     owed: list[Answer] = []
 
@@ -207,7 +225,7 @@ def test_a_slow_caller_gets_all_of_the_last_answer_though_it_sent_more_than_is_r
             served(lambda _, reply: owed.append(reply), frame_port=FramePort(HOST)) as peer,
             grpc.aio.insecure_channel(peer.address) as channel,
         ):
-            stream, reader, writer = await _by_hand(channel, peer)
+            stream, reader, writer = await _by_hand(channel, peer, way)
             call = c.CoordinatorCall(id=1, commit=c.CommitRequest(gtrid="t"))
             writer.write(framed(c.CoordinatorConnectRequest(calls=[call]).SerializeToString()))
             await eventually(lambda: bool(owed))
@@ -232,17 +250,22 @@ async def _go_on(writer: asyncio.StreamWriter, data: bytes) -> None:
         await writer.drain()
 
 
-async def _by_hand(channel: grpc.aio.Channel, peer: Peer) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
+async def _by_hand(
+    channel: grpc.aio.Channel, peer: Peer, way: str
+) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
     """A stream, and a connection beside it that takes little at once."""
     method: Any = channel.stream_stream(COORDINATOR.connect_path)
     stream = method(metadata=((HEADER, peer.address),))
-    offer = dict(await stream.initial_metadata())[HEADER]
-    where, _, ticket = offer.partition(" ")
-    narrow = socket.socket()
-    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    narrow.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(narrow, (HOST, int(where[1:])))
-    reader, writer = await asyncio.open_connection(sock=narrow, limit=4096)
+    told = dict(await stream.initial_metadata())
+    where, _, ticket = told[HEADER].partition(" ")
+    if way == LOCAL:
+        reader, writer = await asyncio.open_unix_connection(sock=local.connected(told[LOCAL_HEADER]), limit=4096)
+    else:
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(narrow, (HOST, int(where[1:])))
+        reader, writer = await asyncio.open_connection(sock=narrow, limit=4096)
     writer.write(MAGIC + bytes.fromhex(ticket))
     assert await asyncio.wait_for(reader.readexactly(len(MAGIC)), WAIT_S) == MAGIC
     return stream, reader, writer
