@@ -66,6 +66,7 @@ class Flow:
         self._bytes_max = bytes_max
         self._read = self._answered = self._bytes = 0
         self._sizes: deque[tuple[int, int]] = deque()  # how many calls were read with a frame, and its bytes
+        self._full = False  # somebody waits until some are answered
         self._drained = asyncio.Event()
 
     @property
@@ -136,6 +137,7 @@ class Flow:
     async def _room(self) -> None:
         """Return when the stream may hold another frame."""
         while self.waiting >= self._calls_max or (self._bytes >= self._bytes_max and self.waiting > 0):
+            self._full = True
             self._drained.clear()
             await self._drained.wait()
 
@@ -161,7 +163,9 @@ class Flow:
         # by then is true in the long run.
         while self._sizes and self._sizes[0][0] <= self._answered:
             self._bytes -= self._sizes.popleft()[1]
-        self._drained.set()
+        if self._full:
+            self._full = False
+            self._drained.set()
 
 
 class _Cutter:

@@ -71,13 +71,13 @@ class Sender:
         "_loop",
         "_messages_max",
         "_on_failure",
-        "_on_idle",
         "_seen",
         "_under_way",
         "_waiting",
         "_write",
         "_writing",
         "busy",
+        "on_idle",
     )
 
     def __init__(
@@ -94,7 +94,7 @@ class Sender:
         self._under_way = under_way
         self._write = write
         self._messages_max = messages_max
-        self._on_idle = on_idle
+        self.on_idle = on_idle
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._granted = self._left = self._seen = 0
@@ -152,8 +152,8 @@ class Sender:
             self._on_failure(problem)
             return
         self.busy = False
-        if self._on_idle is not None:
-            self._on_idle()
+        if self.on_idle is not None:
+            self.on_idle()
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None

@@ -54,7 +54,6 @@ class Outbox:
             self._under_way,
             self._write,
             frame_messages_max,
-            on_idle=self._look_whether_finished,
             on_failure=self._fail,
         )
         self._last = False
@@ -91,7 +90,8 @@ class Outbox:
     def _reply(self, call_id: int, answer: Message | HandfastFault) -> None:
         if self._gone:
             return  # the caller has left; it was told that its call is lost
-        self._check(call_id, answer, self._owed)
+        if call_id not in self._owed or type(answer) not in self._service.reply_fields:
+            self._check(call_id, answer, self._owed)
         self._owed.discard(call_id)
         self._put(call_id, answer, None)
 
@@ -148,6 +148,7 @@ class Outbox:
     def no_more_calls(self) -> None:
         """Let it finish once everything owed is written."""
         self._last = True
+        self._sender.on_idle = self._look_whether_finished
         self._look_whether_finished()
 
     def _look_whether_finished(self) -> None:
@@ -179,9 +180,6 @@ class Outbox:
         return len(self._owed) + len(self._owed_rows)
 
     def _write(self) -> Awaitable[None] | None:
-        return self._context.write(self._gather())
-
-    def _gather(self) -> Message:
         frame: Any = self._service.reply_frame()
         plain: Gathered = {}
         count = size = 0
@@ -200,7 +198,7 @@ class Outbox:
                 count += 1
         for (kind, _), (ids, answers) in plain.items():
             getattr(frame, kind.answer_field).append(kind.answer_of(ids, answers))
-        return frame  # type: ignore[no-any-return]  # made from a descriptor; the checker can't know its class
+        return self._context.write(frame)
 
     def _sort(self, call_id: int, answer: Any, kind: ColumnKind, frame: Any, plain: Gathered) -> int:
         """Put a row's answer among others of its shape when it is plain, else into the frame; returns its bytes."""
