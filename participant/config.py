@@ -50,7 +50,7 @@ class ParticipantOptions:
             found at start are asked about at once.
         memory_count_max: how many ended branches are remembered, so that duplicates get the first answer.
         memory_age_s: for how long, in seconds.
-        close_wait_s: how long closing waits for what is under way, in seconds.
+        close_wait_s: how long closing waits for what is under way, in seconds; for operations no longer than one.
         payload_bytes_max: the largest payload of an operation, in bytes.
         coordinator_names: names in a certificate that make a coordinator, besides ``spiffe://…/coordinator`` and
             ``coordinator.handfast``; for a PKI of your own.

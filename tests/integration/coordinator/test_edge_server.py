@@ -200,6 +200,25 @@ async def test_a_stop_lets_phase_one_come_to_its_end() -> None:
         assert accounts.ends == {(gtrid, "accounts.one"): t.BRANCH_STATE_ABORTED}
 
 
+async def test_a_stop_rolls_back_what_has_no_decision_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vote that does not come waits for a lock; in a deadlock across databases it would until its time is over."""
+    monkeypatch.setattr("coordinator.rpc.server.VOTES_WAIT_S", 0.05)
+    accounts, ledger = Scripted("accounts"), Scripted("ledger")
+    async with serving(accounts, ledger, stop_grace_s=30) as edge:
+        voting = asyncio.Event()
+        ledger.answers[p.PrepareRequest] = lambda request: voting.set()
+        ask = edge.framed()
+        gtrid = await begin(ask, accounts, ledger, timeout_ms=20_000)
+        committing = asyncio.create_task(ask(c.CommitRequest(gtrid=gtrid)))
+        await voting.wait()
+        await edge.server.stop()
+        response = await committing
+        assert (response.outcome, response.cause) == (t.OUTCOME_ABORTED, t.ABORT_CAUSE_OPERATOR)
+        assert response.reason == "the coordinator is stopping"
+        for one in (accounts, ledger):
+            assert one.ends == {(gtrid, f"{one.resource}.one"): t.BRANCH_STATE_ABORTED}
+
+
 async def test_a_stop_rolls_back_what_is_active_and_says_so() -> None:
     accounts = Scripted("accounts")
     async with serving(accounts, stop_grace_s=30) as edge:
