@@ -26,8 +26,9 @@ class ParticipantOptions:
     Args:
         connections_max: connections for work, so also how many branches may be at work at once.
         finish_connections_max: connections for phase two, recovery and reports. Work can never take them: a branch that
-            waits for a lock must not keep out the COMMIT PREPARED that would free it. Phase two borrows one of work's
-            while all of these are idle.
+            waits for a lock must not keep out the COMMIT PREPARED that would free it. While no work connection is in
+            use, COMMIT PREPARED and ROLLBACK PREPARED borrow the idle one that was given back last, which for a lone
+            branch is the one that prepared it; never when connections_max is 1.
         connection_wait_s: how long a branch waits for a free connection, in seconds.
         connect_timeout_s: how long one attempt to connect to the database may take, in seconds.
         finish_wait_s: how long phase two waits for a connection and for one statement, in seconds; the coordinator
@@ -49,7 +50,7 @@ class ParticipantOptions:
             found at start are asked about at once.
         memory_count_max: how many ended branches are remembered, so that duplicates get the first answer.
         memory_age_s: for how long, in seconds.
-        close_wait_s: how long closing waits for what is under way, in seconds.
+        close_wait_s: how long closing waits for what is under way, in seconds; for operations no longer than one.
         payload_bytes_max: the largest payload of an operation, in bytes.
         coordinator_names: names in a certificate that make a coordinator, besides ``spiffe://…/coordinator`` and
             ``coordinator.handfast``; for a PKI of your own.

@@ -60,6 +60,9 @@ from participant.work import Enlist, Operation, WorkFloor
 ConnectionT = TypeVar("ConnectionT")
 Result = TypeVar("Result")
 
+_OPERATIONS_WAIT_S = 1.0
+"""How long closing waits for operations, in seconds."""
+
 log = logging.getLogger(__name__)
 
 
@@ -266,9 +269,16 @@ class Driver(Generic[ConnectionT]):
             self.branches.on_ended(branch, fate, evidence, self._clock.monotonic_s())
 
     async def close(self) -> None:
-        """Take no more work, roll back what is active, and wait a while for what is under way."""
+        """Take no more work, roll back what is active, and wait a while for what is under way.
+
+        Operations get only a moment of that, for their branches have promised nothing yet. One that takes longer waits
+        for a lock most likely, perhaps in a deadlock across databases, which its end resolves.
+        """
         self.floor.close()
-        await self._tasks.finish(self._close_wait_s)
+        operations_wait_s = min(_OPERATIONS_WAIT_S, self._close_wait_s)
+        await self._tasks.settle(operations_wait_s)
+        self.floor.interrupt_all()
+        await self._tasks.finish(self._close_wait_s - operations_wait_s)
 
     # -- inside: phase one -----------------------------------------------------------------------------------------
 

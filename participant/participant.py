@@ -210,7 +210,7 @@ class Participant(Generic[ConnectionT]):
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take no more work, roll back what is active, finish what is under way, close everything.
+        """Take no more work, roll back what is active, finish what is under way if that is soon, close everything.
 
         Branches in doubt stay prepared in the database; another instance, or this one when it starts again, ends them.
         """

@@ -34,10 +34,14 @@ class Tasks:
         task.add_done_callback(self._on_done)
         return task
 
-    async def finish(self, wait_s: float) -> None:
-        """Wait for all of them, then cancel those that are still running."""
+    async def settle(self, wait_s: float) -> None:
+        """Wait a while for those that are running now."""
         if self._running:
             await asyncio.wait(set(self._running), timeout=wait_s)
+
+    async def finish(self, wait_s: float) -> None:
+        """Wait for all of them, then cancel those that are still running."""
+        await self.settle(wait_s)
         left = set(self._running)
         for task in left:
             task.cancel()

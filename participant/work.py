@@ -207,7 +207,11 @@ class WorkFloor(Generic[ConnectionT]):
             HandfastFault: it failed, and the branch is rolled back, for certain.
             AnswerLost: nobody can tell.
         """
-        held = self._held.get(branch.gtrid) or self._hold(branch)
+        held = self._held.get(branch.gtrid)
+        if held is None:
+            if self._closed:
+                raise HandfastFault("PARTICIPANT_CLOSED", gtrid=branch.gtrid, bqual=self._bqual)
+            held = self._hold(branch)
         async with held.lock:
             try:
                 opened, results = await self._operate(held, operations)
@@ -215,7 +219,11 @@ class WorkFloor(Generic[ConnectionT]):
                 held.ending = True
                 self._branches.on_operated(branch, results)
                 return await how(opened)
-            except (HandfastFault, AnswerLost):
+            except HandfastFault as fault:
+                if held.dropped and self._closed:  # what the operations met is only the echo of that
+                    raise HandfastFault("PARTICIPANT_CLOSED", gtrid=branch.gtrid, bqual=self._bqual) from fault
+                raise
+            except AnswerLost:
                 raise
             except Exception as problem:
                 log.exception("%s of %s: ending it failed in an unforeseen way", self._bqual, branch.gtrid)
@@ -255,6 +263,11 @@ class WorkFloor(Generic[ConnectionT]):
         self._closed = True
         for held in list(self._held.values()):
             self._give_up(held, "the process that held it was stopped")
+
+    def interrupt_all(self) -> None:
+        """Begin to stop the operations of every branch that is preparing: they vote NO. To be called after closing."""
+        for gtrid in list(self._held):
+            self._tasks.start(self.interrupt(gtrid, "the process that held it was stopped"))
 
     def on_epoch(self, coordinator_id: str, epoch: int) -> None:
         """Begin to roll back what is active and belongs to an earlier life of this coordinator.

@@ -118,7 +118,7 @@ def commit_rows(records: CommitRows) -> list[DecisionRow]:
     for gtrid, *proofs in zip(records.gtrids, *records.proofs, strict=True):
         texts = [before + quoted(proof) for before, proof in zip(befores, proofs, strict=True)]
         branches = f"[{', '.join(texts)}]"
-        content = f"{gtrid}\0{commit}\0{decided}\0{begun}\0{client}\0{branches}".encode()
+        content = decision_content(gtrid, commit, decided, begun, client, branches)
         rows.append(((gtrid, commit, decided, begun, client, branches), content, crc32(content)))
     return rows
 
@@ -129,7 +129,7 @@ def end_rows(records: EndRows) -> list[EndRow]:
     crc32 = zlib.crc32
     rows = []
     for gtrid in records.gtrids:
-        content = f"{gtrid}\0{outcome}\0{ended}\0".encode()
+        content = end_content(gtrid, outcome, ended, "")
         rows.append(((outcome, ended, "", gtrid), content, crc32(content)))
     return rows
 

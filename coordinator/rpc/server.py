@@ -3,7 +3,8 @@
 Order is what this module is about. At start the log comes first (it says who we are, and refuses a second process),
 then recovery takes up what is decided, and only then is anything served: a request that came earlier would find no
 trace of a commit that the log holds. At stop it is the other way round: new work is refused, what is active is rolled
-back, what is decided is finished while participants can be reached, answers are written, and the log closes last.
+back, and so, a moment later, is what still has no decision; what is decided is finished while participants can be
+reached, answers are written, and the log closes last.
 
 A stop that is cut short, by a second signal, by SIGKILL or by a broken log, loses nothing: whatever was not finished is
 what recovery finds. So the graceful stop is a courtesy to those who wait, never a condition of being right.
@@ -67,6 +68,10 @@ EXIT_LOG_BROKEN = 70
 
 ANSWER_GRACE_S = 1.0
 """How long answers that are ready may take to be written at a stop, in seconds."""
+
+VOTES_WAIT_S = 1.0
+"""How long a stop waits for missing votes, in seconds. One that takes longer waits for a lock most likely, perhaps in a
+deadlock across databases, which its transaction's end resolves."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """How long a connection may take to become one: to finish its TLS handshake and to speak HTTP/2."""
@@ -201,7 +206,7 @@ class CoordinatorServer:
         """Refuse new work, finish what is decided for at most ``stop_grace_s``, answer, and close."""
         self.requests.stopping = True
         await self._health.enter_graceful_shutdown()
-        self._roll_back_active()
+        self._roll_back(TransactionState.ACTIVE)
         await self._finish()
         self._end_streams.set()
         await self._server.stop(ANSWER_GRACE_S)
@@ -209,15 +214,17 @@ class CoordinatorServer:
         if (trace := self.requests.driver.trace) is not None:
             trace.stopped()
 
-    def _roll_back_active(self) -> None:
-        """Nobody may begin phase one any more, and whoever holds locks for it should hear so now."""
+    def _roll_back(self, state: TransactionState) -> None:
+        """Roll back what is in this state: active, for nobody may begin phase one any more; or still preparing after a
+        moment. Whoever holds locks for it should hear so now. What the log decides just then is not rolled back."""
         driver = self.requests.driver
         for running in list(driver.transactions.values()):
-            if running.transaction.state is TransactionState.ACTIVE:
+            if running.transaction.state is state:
                 driver.feed(running, e.RollbackRequested(Cause.OPERATOR, "the coordinator is stopping"))
 
     async def _finish(self) -> None:
         driver = self.requests.driver
+        votes = self._clock.call_later(VOTES_WAIT_S, partial(self._roll_back, TransactionState.PREPARING))
         moved = asyncio.Event()
 
         def on_moved(running: Running) -> None:
@@ -234,6 +241,7 @@ class CoordinatorServer:
             left = len(driver.transactions)
             logger.warning("stopping with %d transactions unfinished; the next start takes them up", left)
         finally:
+            votes.cancel()
             driver.observers.remove(on_moved)
 
     async def _close(self) -> None:

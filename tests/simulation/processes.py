@@ -240,19 +240,24 @@ class CoordinatorProcess(Process):
             self.world.log.forget_before(max(horizon_unix_ms, 0), lambda result: None)
 
     async def stop(self) -> None:
-        """Refuse new work, roll back what is active, finish what is decided for a while, and close."""
+        """Refuse new work, roll back what is active, a second later what is undecided, finish the rest, and close."""
         self.requests.stopping = True
-        for running in list(self.driver.transactions.values()):
-            if running.transaction.state is TransactionState.ACTIVE:
-                self.driver.feed(running, e.RollbackRequested(Cause.OPERATOR, "the coordinator is stopping"))
-        for _ in range(20):
+        self._roll_back(TransactionState.ACTIVE)
+        for tenth in range(20):
             if self.driver.transactions:
                 await asyncio.sleep(0.1)
+            if tenth == 9:
+                self._roll_back(TransactionState.PREPARING)
         await self.recovery.close()
         self.driver.close()
         self.rows.cohorts.close()
         await self.links.close()
         await self.world.log.close()
+
+    def _roll_back(self, state: TransactionState) -> None:
+        for running in list(self.driver.transactions.values()):
+            if running.transaction.state is state:
+                self.driver.feed(running, e.RollbackRequested(Cause.OPERATOR, "the coordinator is stopping"))
 
     def on_dead(self) -> None:
         self.world.log.crash()

@@ -122,6 +122,24 @@ class Scripted:
         return response
 
 
+class Locked(Scripted):
+    """A participant whose work, once it is ``locked``, waits until a Rollback interrupts it, and then votes NO."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(resource)
+        self.locked = False
+        self.waiting: dict[str, Reply] = {}
+
+    def dispatch(self, request: Message, reply: Reply) -> None:
+        """Answer one request."""
+        if self.locked and isinstance(request, p.PrepareRequest):
+            self.waiting[request.gtrid] = reply
+            return
+        super().dispatch(request, reply)
+        if isinstance(request, p.ParticipantRollbackRequest) and request.gtrid in self.waiting:
+            self.waiting.pop(request.gtrid)(p.PrepareResponse(vote=t.VOTE_NO, reason="a Rollback came"))
+
+
 class Plain(Scripted):
     """A participant as another language would write it: Prepare, Commit and Rollback, unary, and nothing else."""
 

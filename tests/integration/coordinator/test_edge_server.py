@@ -32,7 +32,7 @@ from handfast.v1 import coordinator_pb2_grpc
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
 from tests.integration.coordinator.edge import Edge, begin, operation, refusal, serving
-from tests.integration.coordinator.participants import Scripted
+from tests.integration.coordinator.participants import Locked, Scripted
 from tests.waiting import eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -198,6 +198,24 @@ async def test_a_stop_lets_phase_one_come_to_its_end() -> None:
         response = await committing
         assert (response.outcome, response.cause) == (t.OUTCOME_ABORTED, t.ABORT_CAUSE_DEADLINE)
         assert accounts.ends == {(gtrid, "accounts.one"): t.BRANCH_STATE_ABORTED}
+
+
+async def test_a_stop_rolls_back_what_has_no_decision_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vote that does not come waits for a lock; in a deadlock across databases it would until its time is over."""
+    monkeypatch.setattr("coordinator.rpc.server.VOTES_WAIT_S", 0.05)
+    accounts, ledger = Scripted("accounts"), Locked("ledger")
+    ledger.locked = True
+    async with serving(accounts, ledger, stop_grace_s=30) as edge:
+        ask = edge.framed()
+        gtrid = await begin(ask, accounts, ledger)
+        committing = asyncio.create_task(ask(c.CommitRequest(gtrid=gtrid)))
+        await eventually(lambda: gtrid in ledger.waiting)
+        await edge.server.stop()
+        response = await committing
+        assert (response.outcome, response.cause) == (t.OUTCOME_ABORTED, t.ABORT_CAUSE_OPERATOR)
+        assert response.reason == "the coordinator is stopping"
+        for one in (accounts, ledger):
+            assert one.ends == {(gtrid, f"{one.resource}.one"): t.BRANCH_STATE_ABORTED}
 
 
 async def test_a_stop_rolls_back_what_is_active_and_says_so() -> None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from coordinator.runtime.row_requests import ExecuteRows
 from coordinator.runtime.running_cohort import RowsAnswer
 from handfast.frames import COORDINATOR, CallFailed, CallStream
@@ -15,7 +17,7 @@ from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
 from tests.integration.coordinator.edge import Edge, serving
-from tests.integration.coordinator.participants import Scripted
+from tests.integration.coordinator.participants import Locked, Scripted
 from tests.waiting import eventually
 
 COUNT = 300
@@ -69,8 +71,8 @@ class Together:
 
 
 @asynccontextmanager
-async def together(**settings: Any) -> AsyncIterator[Together]:
-    accounts, ledger = Scripted("accounts"), Scripted("ledger")
+async def together(ledger: Scripted | None = None, **settings: Any) -> AsyncIterator[Together]:
+    accounts, ledger = Scripted("accounts"), ledger or Scripted("ledger")
 
     def vote(request: p.PrepareRequest) -> Any:
         if request.operations[0].payload == POOR:
@@ -164,3 +166,21 @@ async def test_a_coordinator_that_stops_lets_rows_that_are_under_way_come_to_the
         done = [answer for answer in answers if not isinstance(answer, CallFailed)]
         assert done
         served.assert_atomic(done)
+
+
+async def test_a_coordinator_that_stops_rolls_back_rows_whose_votes_do_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coordinator.rpc.server.VOTES_WAIT_S", 0.05)
+    ledger = Locked("ledger")
+    async with together(ledger, stop_grace_s=30) as served:
+        ledger.locked = True
+        asked = [asyncio.create_task(served.execute(b"%d" % number)) for number in range(COUNT)]
+        await eventually(lambda: len(served.accounts.prepared) == len(ledger.waiting) == COUNT)
+        assert served.rows_taken > COUNT // 2
+        await served.edge.server.stop()
+        answers = await asyncio.gather(*asked)
+        assert {(answer.outcome, answer.cause) for answer in answers} == {
+            (t.OUTCOME_ABORTED, t.ABORT_CAUSE_OPERATOR),
+        }
+        served.assert_atomic(answers)

@@ -9,6 +9,7 @@ from participant.postgres import PostgresResource
 from participant.testing import FakeCoordinator, serving
 from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database
 from tests.integration.participant.accounts_service import Accounts, make_accounts
+from tests.integration.participant.tcp_proxy import TcpProxy
 
 SLOTS = 128
 
@@ -44,6 +45,22 @@ def database(shared_database: Database) -> Iterator[Database]:
 @pytest.fixture
 async def resource(database: Database) -> AsyncIterator[PostgresResource]:
     resource = PostgresResource(database.dsn, OPTIONS)
+    await resource.open(BQUAL)
+    yield resource
+    await resource.close()
+
+
+@pytest.fixture
+async def proxy(cluster: PostgresCluster) -> AsyncIterator[TcpProxy]:
+    """Stands between ``proxied`` and its server."""
+    async with TcpProxy(cluster.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxied(proxy: TcpProxy, database: Database) -> AsyncIterator[PostgresResource]:
+    """The resource behind the proxy."""
+    resource = PostgresResource(database.cluster.dsn(database.name, port=proxy.port), OPTIONS)
     await resource.open(BQUAL)
     yield resource
     await resource.close()

@@ -231,3 +231,18 @@ async def test_closing_rolls_back_what_is_active_and_leaves_what_is_prepared(
                 await add(connection, 5, id=2)
     await eventually(lambda: database.sessions("idle in transaction") + database.sessions("idle") == 0)
     assert len(database.prepared()) == 1
+
+
+async def test_closing_ends_what_waits_for_a_lock_and_its_vote_is_heard(
+    coordinator: FakeCoordinator, database: Database
+) -> None:
+    """Whoever holds the lock may be waiting for the coordinator, and that one for this vote."""
+    first, second = coordinator.new_gtrid(), coordinator.new_gtrid()
+    accounts = make_accounts(database, coordinator, lock_timeout_s=60.0, close_wait_s=60.0)
+    async with serving(accounts):
+        assert (await coordinator.ask(accounts.address, prepare(accounts, first, 5))).vote == t.VOTE_YES
+        voting = asyncio.create_task(coordinator.ask(accounts.address, prepare(accounts, second, 5)))
+        await eventually(lambda: database.fetch("SELECT 1 FROM pg_locks WHERE NOT granted") != [])
+    voted = await voting
+    assert (voted.vote, voted.reason_code) == (t.VOTE_NO, "PARTICIPANT_CLOSED")
+    assert [gid.partition("_")[2].partition("_")[0] for gid in database.prepared()] == [first]

@@ -1,19 +1,18 @@
 """Phase two on a work connection that is free: never waited for, never trusted with what only its own can tell."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
 import pytest
 
-from chaos.stack import PostgresCluster
 from handfast.catalog import HandfastFault
 from handfast.xid import Xid
 from participant.config import ParticipantOptions
 from participant.postgres import PostgresResource
 from participant.protocol import Fate
 from participant.resource import Prepared
-from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database, add, add_unseen
+from tests.integration.participant.accounts_database import BQUAL, Database, add, add_unseen
 from tests.integration.participant.tcp_proxy import TcpProxy
 
 LONG_S = 30.0
@@ -96,20 +95,6 @@ async def test_what_a_session_may_not_do_a_connection_of_phase_two_does(
     await branch.prepare()  # it has changed nothing, and commits
     assert (await resource.commit_prepared(xid, proof)).fate is Fate.COMMITTED
     assert (database.value(), resource.work_connections) == (105, 0)
-
-
-@pytest.fixture
-async def proxy(cluster: PostgresCluster) -> AsyncIterator[TcpProxy]:
-    async with TcpProxy(cluster.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def proxied(proxy: TcpProxy, database: Database) -> AsyncIterator[PostgresResource]:
-    resource = PostgresResource(database.cluster.dsn(database.name, port=proxy.port), OPTIONS)
-    await resource.open(BQUAL)
-    yield resource
-    await resource.close()
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["carried out", "not arrived"])

@@ -22,21 +22,6 @@ LONG_S = 30.0
 Change = Callable[[psycopg.AsyncConnection[Any], int], Awaitable[None]]
 
 
-@pytest.fixture
-async def proxy(cluster: PostgresCluster) -> AsyncIterator[TcpProxy]:
-    async with TcpProxy(cluster.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def proxied(proxy: TcpProxy, database: Database) -> AsyncIterator[PostgresResource]:
-    """The resource behind the proxy."""
-    resource = PostgresResource(database.cluster.dsn(database.name, port=proxy.port), OPTIONS)
-    await resource.open(BQUAL)
-    yield resource
-    await resource.close()
-
-
 @pytest.mark.parametrize("change", [add, add_unseen])  # the proof is known after PREPARE, and before
 async def test_a_prepare_whose_answer_is_lost_is_yes_when_it_was_done(
     proxied: PostgresResource, proxy: TcpProxy, database: Database, change: Change

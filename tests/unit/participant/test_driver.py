@@ -13,10 +13,11 @@ from handfast.xid import Xid
 from participant.clock import SystemClock
 from participant.config import ParticipantOptions
 from participant.driver import Driver
-from participant.operations import Operations
-from participant.protocol import Outcome, State, Vote
+from participant.operations import Operations, Work
+from participant.protocol import Fate, Outcome, State, Vote
 from participant.resource import AnswerLost
 from participant.testing import Changes, MemoryResource
+from tests.waiting import eventually
 
 OURS = "accounts.one"
 GTRID = "testcrd2-1-0-1"
@@ -34,12 +35,7 @@ async def driver(resource: MemoryResource) -> AsyncIterator[Driver[Changes]]:
     async def write(changes: Changes, payload: bytes) -> None:
         changes["written"] = int(payload)
 
-    async def enlist(gtrid: str, deadline_s: float) -> None:
-        pass
-
-    operations = Operations[Changes]()
-    operations.add("write", write)
-    driver = Driver(OURS, resource, operations, ParticipantOptions(), SystemClock(), enlist)
+    driver = _driver_with(resource, write)
     yield driver
     await driver.close()
 
@@ -140,6 +136,67 @@ async def test_work_of_an_earlier_life_of_the_coordinator_is_rolled_back_at_once
     assert (await driver.prepare(prepared, OURS, 5.0)).vote is Vote.YES  # what is prepared stays
 
 
+def _driver_with(resource: MemoryResource, write: Work[Changes], close_wait_s: float = 5.0) -> Driver[Changes]:
+    async def enlist(gtrid: str, deadline_s: float) -> None:
+        pass
+
+    operations = Operations[Changes]()
+    operations.add("write", write)
+    return Driver(OURS, resource, operations, ParticipantOptions(close_wait_s=close_wait_s), SystemClock(), enlist)
+
+
+@pytest.mark.parametrize("one_phase", [False, True])
+async def test_closing_ends_an_operation_that_waits_for_a_lock(
+    resource: MemoryResource, monkeypatch: pytest.MonkeyPatch, one_phase: bool
+) -> None:
+    """Its branch has promised nothing, and in a deadlock across databases it would wait until its time is over."""
+    monkeypatch.setattr("participant.driver._OPERATIONS_WAIT_S", 0.01)
+    at_work = asyncio.Event()
+
+    async def wait_for_lock(changes: Changes, payload: bytes) -> None:
+        at_work.set()
+        await eventually(lambda: resource.abandoned != [])
+        raise ConnectionError("the connection is closed")
+
+    driver = _driver_with(resource, wait_for_lock, close_wait_s=60.0)
+    start = driver.start_commit_one_phase if one_phase else driver.start_prepare
+    start(GTRID, OURS, 60.0, WRITE)
+    await at_work.wait()
+    await driver.close()
+    branch = driver.branches.find(GTRID)
+    assert branch is not None
+    assert branch.vote is not None
+    assert branch.vote.cause is not None
+    assert (branch.vote.vote, branch.vote.cause.code) == (Vote.NO, "PARTICIPANT_CLOSED")
+    assert (resource.ended, resource.rows, resource.prepared) == ({XID: Fate.ABORTED}, {}, {})
+
+
+async def test_closing_gives_operations_a_moment(resource: MemoryResource) -> None:
+    at_work, go = asyncio.Event(), asyncio.Event()
+
+    async def write(changes: Changes, payload: bytes) -> None:
+        at_work.set()
+        await go.wait()
+        changes["written"] = int(payload)
+
+    driver = _driver_with(resource, write)
+    asked = asyncio.ensure_future(driver.prepare(GTRID, OURS, 5.0, WRITE))
+    await at_work.wait()
+    closing = asyncio.create_task(driver.close())
+    await asyncio.sleep(0)
+    go.set()
+    await closing
+    assert (await asked).vote is Vote.YES
+
+
+async def test_no_operation_is_begun_after_closing(driver: Driver[Changes], resource: MemoryResource) -> None:
+    await driver.close()
+    voted = await driver.prepare(GTRID, OURS, 5.0, WRITE)
+    assert voted.cause is not None
+    assert (voted.vote, voted.cause.code) == (Vote.NO, "PARTICIPANT_CLOSED")
+    assert (resource.ended, resource.prepared) == ({}, {})
+
+
 @pytest.mark.parametrize("one_phase", [False, True])
 async def test_a_branch_that_closing_cuts_off_in_the_middle_can_still_be_rolled_back(
     resource: MemoryResource, one_phase: bool
@@ -150,12 +207,7 @@ async def test_a_branch_that_closing_cuts_off_in_the_middle_can_still_be_rolled_
         at_work.set()
         await asyncio.Event().wait()
 
-    async def enlist(gtrid: str, deadline_s: float) -> None:
-        pass
-
-    operations = Operations[Changes]()
-    operations.add("write", hang)
-    driver = Driver(OURS, resource, operations, ParticipantOptions(close_wait_s=0.01), SystemClock(), enlist)
+    driver = _driver_with(resource, hang, close_wait_s=0.01)
     ask = driver.commit_one_phase if one_phase else driver.prepare
     asked = asyncio.ensure_future(ask(GTRID, OURS, 5.0, WRITE))
     await at_work.wait()
