@@ -255,12 +255,12 @@ def _claim_marks_nothing(right: Any) -> Any:
 
 def _execute_again(right: Any) -> Any:
     def execute(self: Any, *args: Any, **rest: Any) -> None:
-        self._known = lambda gtrid: None
+        self.driver.find = lambda gtrid: None
         self.gtrids.is_claimable = lambda gtrid: True
         try:
             right(self, *args, **rest)
         finally:
-            del self._known, self.gtrids.is_claimable
+            del self.driver.find, self.gtrids.is_claimable
 
     return execute
 

@@ -11,7 +11,7 @@ from tests.integration.e2e.bank_world import next_payment, off_loop, restart_ser
 def over_tcp(port: int) -> int:
     """How many connections of any process have come to a port."""
     found = psutil.net_connections("tcp")
-    return sum(1 for one in found if one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED)
+    return sum(1 for one in found if one.laddr and one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED)
 
 
 def frame_port(bank: BankStack, target: str) -> int:
