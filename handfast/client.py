@@ -116,6 +116,7 @@ class TransactionManager:
         self._blocks = GtridBlocks(self._fetch_block, clock)
         self._channel: grpc.aio.Channel | None = None
         self._calls: CallStream | None = None
+        self._settling: Settler | None = None
         self._unknown: dict[str, int] = {}
         self._trace: Trace | None = None
 
@@ -136,6 +137,7 @@ class TransactionManager:
             metadata=bearer(self._token_file),
             dialer=frame_dialer(self._address, self._tls),
         )
+        self._settling = None  # one that was opened before spoke over calls that are closed
         return self
 
     async def __aexit__(
@@ -270,12 +272,17 @@ class TransactionManager:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _settler(self) -> Settler:
-        if self._calls is None:
-            raise RuntimeError("the way to the coordinator is not open: async with handfast.connect(...) as tm")
+        if self._settling is None:
+            if self._calls is None:
+                raise RuntimeError("the way to the coordinator is not open: async with handfast.connect(...) as tm")
+            self._settling = self._settler_over(self._calls)
+        return self._settling
+
+    def _settler_over(self, calls: CallStream) -> Settler:
         told = (self._blocks.drop_block_of, self._remember_unknown)
         if self._trace is not None:
-            return TracedSettler(self._trace, self._calls, self._clock, self._outcome_wait_s, *told)
-        return Settler(self._calls, self._clock, self._outcome_wait_s, *told)
+            return TracedSettler(self._trace, calls, self._clock, self._outcome_wait_s, *told)
+        return Settler(calls, self._clock, self._outcome_wait_s, *told)
 
     def _remember_unknown(self, unknown: OutcomeUnknown) -> None:
         """Keep how many branches a transaction has whose outcome is going to be asked for."""

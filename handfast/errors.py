@@ -216,7 +216,7 @@ def raise_unless_committed(verdict: Verdict) -> None:
     """
     if verdict.outcome is Outcome.ABORTED:
         raise aborted(verdict)
-    if verdict.outcome.heuristic:
+    if verdict.outcome is not Outcome.COMMITTED:
         raise HeuristicOutcome(verdict.gtrid, verdict.outcome, verdict.branches)
 
 

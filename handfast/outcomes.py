@@ -111,7 +111,7 @@ class Verdict:
     @property
     def pending(self) -> tuple[BranchReport, ...]:
         """The branches that have yet to apply the decision; they will, by themselves."""
-        return tuple(branch for branch in self.branches if branch.pending)
+        return tuple([branch for branch in self.branches if branch.pending]) if self.branches else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,12 @@ class OutcomeReport:
 
 def outcome_of(number: int) -> Outcome | None:
     """Read the wire's enum; None when unspecified, or newer than this program."""
-    return Outcome(number) if number in _OUTCOMES else None
+    return _OUTCOMES.get(number)
 
 
 def cause_of(number: int) -> AbortCause | None:
     """Read the wire's enum; None when unspecified, or newer than this program."""
-    return AbortCause(number) if number in _CAUSES else None
+    return _CAUSES.get(number)
 
 
 def branches_of(branches: Iterable[types_pb2.Branch]) -> tuple[BranchReport, ...]:
@@ -194,7 +194,7 @@ def verdict_of(answer: coordinator_pb2.CommitResponse | coordinator_pb2.ExecuteR
     if outcome is None:
         return None
     results = tuple(answer.results) if isinstance(answer, coordinator_pb2.ExecuteResponse) else None
-    branches = branches_of(answer.branches)
+    branches = branches_of(answer.branches) if answer.branches else ()
     return Verdict(answer.gtrid, outcome, cause_of(answer.cause), answer.reason, branches, results)
 
 
@@ -212,8 +212,8 @@ def report_of(answer: coordinator_pb2.InquireResponse) -> OutcomeReport:
     )
 
 
-_OUTCOMES = {outcome.value for outcome in Outcome}
-_CAUSES = {cause.value for cause in AbortCause}
+_OUTCOMES: dict[int, Outcome] = {outcome.value: outcome for outcome in Outcome}
+_CAUSES: dict[int, AbortCause] = {cause.value: cause for cause in AbortCause}
 _STANDINGS = {standing.value for standing in Standing}
 _OUTCOME_BY_STANDING = {Standing.COMMIT: Outcome.COMMITTED, Standing.ABORT: Outcome.ABORTED}
 

@@ -116,8 +116,7 @@ class Settler:
         request = wire.CommitRequest(gtrid=gtrid, wait=wait, branches=branches)
         if repeat:
             deadline_s = max(deadline_s, self._clock.monotonic_s())
-        inquiry = wire.InquireRequest(gtrid=gtrid, branches=branches)
-        asked = _Asked(request, inquiry, again=request, send_until_s=deadline_s, maybe_executed=repeat)
+        asked = _Asked(request, send_until_s=deadline_s, maybe_executed=repeat)
         return await self._settle(asked, deadline_s + self._outcome_wait_s)
 
     async def execute(self, request: wire.ExecuteRequest, deadline_s: float) -> Verdict:
@@ -132,9 +131,7 @@ class Settler:
             Refused: the coordinator said no to the only request it was sent; nothing was done.
             OutcomeUnknown: nobody here can tell.
         """
-        branches = len({operation.resource for operation in request.operations})
-        inquiry = wire.InquireRequest(gtrid=request.gtrid, branches=branches)
-        asked = _Asked(request, inquiry, again=inquiry, send_until_s=-math.inf, maybe_executed=False)
+        asked = _Asked(request, send_until_s=-math.inf, maybe_executed=False)
         return await self._settle(asked, deadline_s + self._outcome_wait_s)
 
     async def rollback(
@@ -219,15 +216,14 @@ class Settler:
         return verdict
 
     async def _ask_until(self, asked: _Asked, give_up_s: float) -> Verdict:
-        delays = backoff(self._clock)
-        first = True
+        delays: Iterator[float] | None = None
         while True:
-            last = not first and self._clock.monotonic_s() >= give_up_s
-            first = False
+            last = delays is not None and self._clock.monotonic_s() >= give_up_s
             timeout_s = max(give_up_s - self._clock.monotonic_s(), LAST_QUESTION_S)
             retry_after_s = 0.0
             try:
-                answer = await self._calls.ask(asked.question(last=last), timeout_s=timeout_s)
+                # The last question is an Inquire, which is answered at once.
+                answer = await self._calls.ask(asked.inquiry() if last else asked.next, timeout_s=timeout_s)
             except CallFailed as failure:
                 log.info("transaction %s: %s", asked.gtrid, failure)
                 asked.on_failure(failure, self._clock.monotonic_s())
@@ -238,6 +234,8 @@ class Settler:
                 retry_after_s = found
             if last:
                 raise asked.unknown(asked.problem)
+            if delays is None:
+                delays = backoff(self._clock)
             # Not past the end: the last question is asked there.
             delay_s = max(retry_after_s, next(delays))
             await self._clock.sleep(max(min(delay_s, give_up_s - self._clock.monotonic_s()), 0.0))
@@ -246,38 +244,39 @@ class Settler:
 class _Asked:
     """What was asked so far about one transaction, and what follows from each answer.
 
+    ``next`` is what to ask now.
+
     Args:
-        request: the first request.
-        inquiry: what asks for the outcome and nothing else.
-        again: what to ask when its answer is lost.
+        request: the first request. When its answer is lost a Commit is repeated, and an Execute asked after.
         send_until_s: until when to repeat a request that certainly was not executed.
         maybe_executed: whether the request may have been executed before.
     """
 
     def __init__(
-        self,
-        request: Message,
-        inquiry: wire.InquireRequest,
-        *,
-        again: Message,
-        send_until_s: float,
-        maybe_executed: bool,
+        self, request: wire.CommitRequest | wire.ExecuteRequest, *, send_until_s: float, maybe_executed: bool
     ) -> None:
-        self.gtrid = inquiry.gtrid
-        self._inquiry = inquiry
+        self.gtrid = request.gtrid
+        self.next: wire.CommitRequest | wire.ExecuteRequest | wire.InquireRequest = request
         self.problem = "the coordinator has not decided"
-        self._next = request
-        self._again = again
+        self._request = request
         self._send_until_s = send_until_s
         self._maybe_executed = maybe_executed
 
-    def question(self, *, last: bool) -> Message:
-        """What to ask now. The last question is an Inquire, which is answered at once."""
-        return self._inquiry if last else self._next
+    @property
+    def branches(self) -> int:
+        """How many branches the transaction is known to have; 0 when that is not known."""
+        request = self._request
+        if isinstance(request, wire.CommitRequest):
+            return request.branches
+        return len({operation.resource for operation in request.operations})
+
+    def inquiry(self) -> wire.InquireRequest:
+        """What asks for the outcome and nothing else."""
+        return wire.InquireRequest(gtrid=self.gtrid, branches=self.branches)
 
     def unknown(self, problem: str) -> OutcomeUnknown:
         """The error for an outcome that nobody here can tell."""
-        return OutcomeUnknown(self.gtrid, problem, self._inquiry.branches)
+        return OutcomeUnknown(self.gtrid, problem, self.branches)
 
     def on_failure(self, failure: CallFailed, now_s: float) -> None:
         """Take note, and choose the next question.
@@ -291,15 +290,15 @@ class _Asked:
             if not self._maybe_executed and now_s >= self._send_until_s:
                 raise no_answer(failure, self.gtrid, _NOT_COMMITTED.format(gtrid=self.gtrid)) from failure
             return
-        if failure.code == "ALREADY_DECIDED" and isinstance(self._next, wire.CommitRequest):
+        if failure.code == "ALREADY_DECIDED" and isinstance(self.next, wire.CommitRequest):
             # Decided abort, then, and Inquire tells why.
-            self._next = self._inquiry
+            self.next = self.inquiry()
             return
         if failure.answered and failure.grpc_status not in _INDEFINITE:
             raise self._no(failure) from failure
         self._maybe_executed = True
-        if not isinstance(self._next, wire.InquireRequest):
-            self._next = self._again
+        if isinstance(self.next, wire.ExecuteRequest):
+            self.next = self.inquiry()
 
     def on_answer(self, answer: Message) -> Verdict | float:
         """The verdict; or, when the answer is that nobody knows yet, how many seconds the coordinator asks us to wait.
@@ -313,7 +312,7 @@ class _Asked:
                 return verdict
             self.problem = answer.reason or "the answer of the only branch was lost"
             self._maybe_executed = True
-            self._next = self._inquiry
+            self.next = self.inquiry()
             return 0.0
         if not isinstance(answer, wire.InquireResponse):
             raise TypeError(f"the coordinator answered with a {type(answer).__name__}")

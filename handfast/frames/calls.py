@@ -200,7 +200,9 @@ class CallStream:
             if not answer.done():
                 answer.set_result(reply)
 
-        call = Call(self._new_ids(1), self._service.method(request), request, on_reply, timeout_s)
+        method = self._service.methods.get(type(request)) or self._service.method(request)
+        call = Call(self._next_id, method, request, on_reply, timeout_s)
+        self._next_id += 1
         with together:
             self._begin(call)
         try:
