@@ -72,6 +72,7 @@ class SqliteLog(SubmittingLog):
             tests. What it raises is how the force fails: LogRefused refuses it, anything else breaks the log.
         lazy_flush_s: how long an end record waits for a force to travel with, in seconds.
         around: entered while the callbacks of a batch are run, for whoever handles together what comes of them.
+        at_end: calls what it is given at the end of what the loop is doing just now, or at once.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class SqliteLog(SubmittingLog):
         before_force: Callable[[int], None] | None = None,
         lazy_flush_s: float = LAZY_FLUSH_S,
         around: AbstractContextManager[object] | None = None,
+        at_end: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         super().__init__(on_broken, around)
         self._path = Path(path).resolve()
@@ -93,6 +95,7 @@ class SqliteLog(SubmittingLog):
         self._expected_coordinator_id = expected_coordinator_id
         self._before_force = before_force
         self._lazy_flush_s = lazy_flush_s
+        self._at_end = at_end or _at_once
         self._files: OpenLog | None = None
         self._writer: Writer | None = None
         self._writer_ended = asyncio.Event()
@@ -116,6 +119,7 @@ class SqliteLog(SubmittingLog):
         self._writer = Writer(
             self._files.writer,
             self._running_loop,
+            at_end=self._at_end,
             before_force=self._before_force,
             lazy_flush_s=self._lazy_flush_s,
             head=self._files.head,
@@ -219,6 +223,10 @@ class SqliteLog(SubmittingLog):
     def path(self) -> str:
         """See LogStore."""
         return str(self._path)
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
 
 
 def _release(files: OpenLog, writer: Writer) -> None:

@@ -105,6 +105,13 @@ Result = Decision | Sequence[Decision] | int | LogRefused | LogBroken | None
 """What a callback is told; each kind of submission gets some of these."""
 
 
+def commits(submission: Submission) -> bool:
+    """Whether it offers decisions to commit, and nothing else."""
+    return type(submission) is DecideAll or (
+        type(submission) is Decide and submission.record.decision is Decision.COMMIT
+    )
+
+
 def records_in(submissions: Iterable[Submission]) -> int:
     """How many records they are."""
     return sum([len(one.rows) if isinstance(one, DecideAll | EndAll) else 1 for one in submissions])

@@ -3,7 +3,9 @@
 The loop's thread appends to a queue and goes on. This thread takes all that is in it, writes it in one transaction, and
 while that one's fsync runs, the next batch gathers (DeWitt et al., 1984). So the number of forces follows the disk and
 not the load: one transaction alone waits for one fsync, and a thousand together wait for one or two. There is no timer
-in that; only end records, which nobody waits for, linger until another force takes them along.
+in that; only end records, which nobody waits for, linger until another force takes them along. While they are few, none
+does, for at most ``lazy_flush_s``: the pages that they change would be written, summed and synced while a lone
+decision waits for them, and sixteen ends change hardly more pages than one.
 
 A batch goes back to the loop in one hop, however large it is. Per record this costs two operations on the queue and its
 share of two ``executemany``. The thread is woken once a batch: what is submitted while it is known to be on its way
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -38,7 +41,7 @@ from collections.abc import Callable, Sequence
 from coordinator.log.batches import apply_batch
 from coordinator.log.chain import DamagedHead, Head, read_head
 from coordinator.log.store import LogBroken, LogRefused
-from coordinator.log.submissions import ENDS, Applied, Submission, records_in
+from coordinator.log.submissions import ENDS, Applied, Submission, commits, records_in
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,9 @@ PAGES_PER_FORCE = 8
 RECORDS_PER_PAGE = 8
 """About how many more records change one more page."""
 
+ENDS_MIN = 16
+"""Fewer end records than this hold up no decision."""
+
 
 class Writer:
     """The writer's thread, seen from the loop's thread.
@@ -58,6 +64,8 @@ class Writer:
     Args:
         connection: for this thread alone, until it has ended.
         loop: whose thread runs the callbacks below.
+        at_end: calls what it is given at the end of what the loop is doing just now: until then the interpreter's lock
+            is taken, and the thread, if it were woken before, would wait again, for that.
         before_force: called in the writer's thread right before each COMMIT with the number of its records; for crash
             tests. What it raises is how the force fails: LogRefused refuses it, anything else breaks the log.
         lazy_flush_s: how long an end record waits for a force to travel with, in seconds.
@@ -73,6 +81,7 @@ class Writer:
         connection: sqlite3.Connection,
         loop: asyncio.AbstractEventLoop,
         *,
+        at_end: Callable[[Callable[[], None]], None],
         before_force: Callable[[int], None] | None,
         lazy_flush_s: float,
         head: Head,
@@ -83,6 +92,7 @@ class Writer:
     ) -> None:
         self._connection = connection
         self._loop = loop
+        self._at_end = at_end
         self._before_force = before_force
         self._lazy_flush_s = lazy_flush_s
         self._on_forced = on_forced
@@ -95,6 +105,7 @@ class Writer:
         self._urgent = False  # something gathered should not wait, and the thread knows
         self._watching = False  # the thread waits no longer than an end record may
         self._stopping = False
+        self._left_since_s: float | None = None  # when the oldest end record was first left behind
 
         self._head = head  # before the current batch
         self._pages_since_checkpoint = 0
@@ -112,13 +123,16 @@ class Writer:
             return
         if type(submission) not in ENDS:
             self._urgent = True
-            self._woken.put(None)
+            self._at_end(self._wake)
         elif len(self._gathered) == 1 and not self._watching:
             self._woken.put(None)  # the thread may be waiting without an end; now it has one
 
     def stop(self) -> None:
         """Have the thread write what was submitted and end."""
         self._stopping = True
+        self._woken.put(None)
+
+    def _wake(self) -> None:
         self._woken.put(None)
 
     def join(self) -> None:
@@ -148,7 +162,7 @@ class Writer:
             # What the mark stood for may have gone with the batch before, when its submitter was slow to set it.
             if self._gathered or self._stopping:
                 self._watching = True
-                return self._drained()
+                return self._without_few_ends(self._drained())
 
     def _is_woken(self, within_s: float | None) -> bool:
         try:
@@ -160,6 +174,23 @@ class Writer:
     def _drained(self) -> list[Submission]:
         gathered = self._gathered
         return [gathered.popleft() for _ in range(len(gathered))]
+
+    def _without_few_ends(self, batch: list[Submission]) -> list[Submission]:
+        """Leave the end records for a later force while they are few and young, and decisions to commit wait."""
+        ends = [one for one in batch if type(one) in ENDS and one.callback is None]
+        if 0 < len(ends) < len(batch) and not self._stopping and records_in(ends) < ENDS_MIN:
+            others = [one for one in batch if commits(one)]
+            if len(others) + len(ends) == len(batch) and self._are_young():
+                self._gathered.extendleft(reversed(ends))
+                return others
+        self._left_since_s = None
+        return batch
+
+    def _are_young(self) -> bool:
+        now_s = self._loop.time()
+        if self._left_since_s is None:
+            self._left_since_s = now_s
+        return now_s - self._left_since_s < self._lazy_flush_s
 
     def _force(self, batch: list[Submission]) -> bool:
         """Make a batch durable, or say why not; return whether the log goes on."""
@@ -217,6 +248,7 @@ class Writer:
             logger.warning("%d end records were refused; recovery will write them again", records_in(kept))
         elif kept:
             self._gathered.extendleft(reversed(kept))
+            self._left_since_s = -math.inf  # they have waited long enough
 
     def _checkpoint_when_due(self, records: int) -> bool:
         """Move what gathered in the write-ahead log into the file now and then; return whether the log goes on."""

@@ -367,6 +367,7 @@ def _log_maker(config: CoordinatorConfig, clock: SystemClock, failpoints: Failpo
             expected_coordinator_id=config.coordinator_id,
             before_force=lambda records: failpoints.reach("before-fsync"),
             around=together,
+            at_end=together.at_end,
         )
 
     return make_log

@@ -35,6 +35,7 @@ class Together(threading.local):
     def __init__(self) -> None:
         self.depth = 0
         self.woken: list[Sender] = []
+        self._later: list[Callable[[], None]] = []
 
     def __enter__(self) -> None:
         self.depth += 1
@@ -45,6 +46,17 @@ class Together(threading.local):
             woken, self.woken = self.woken, []
             for sender in woken:
                 sender.begin()
+        if not self.depth and self._later:
+            later, self._later = self._later, []
+            for call in later:
+                call()
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call this when the block ends, after what was sent inside has left; at once where there is no block."""
+        if self.depth:
+            self._later.append(call)
+        else:
+            call()
 
 
 together = Together()

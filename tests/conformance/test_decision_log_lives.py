@@ -142,7 +142,7 @@ async def test_a_refused_end_that_nobody_waits_for_goes_with_the_next_force(rig:
     answers = Answers()
     rig.failures = [REFUSED]
     rig.store.end(ended(1))
-    rig.store.decide(commit(2), answers.to(2))
+    rig.store.register(participant("ledger", "a", "h:1"), answers.to("register"))
     await eventually(lambda: answers.heard != [])
     assert isinstance(answers.values()[0], LogRefused)
     await decide(rig.store, commit(3))

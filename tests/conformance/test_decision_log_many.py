@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.log.records import CommitRows, DecisionRecord, EndRecord, EndRows, LoggedTransaction
 from coordinator.log.store import LogBroken, LogRefused
 from coordinator.protocol.states import Decision
-from tests.conformance.decision_logs import Answers, Rig, abort, commit, decide, ended, flush, gtrid
+from tests.conformance.decision_logs import Answers, Rig, abort, commit, decide, ended, flush, gtrid, participant
 from tests.waiting import eventually
 
 
@@ -107,7 +107,7 @@ async def test_many_ends_that_are_refused_go_with_the_next_force(rig: Rig) -> No
     rig.store.end_all(all_ended(ended(1, at_unix_ms=9)))
     rig.failures = [LogRefused("full")]
     refused: list[object] = []
-    rig.store.decide_all(together(commit(2, decided_unix_ms=7)), refused.extend)
+    rig.store.register(participant("ledger", "a", "h:1"), refused.append)
     rig.release()
     await eventually(lambda: refused != [])
     await decide(rig.store, commit(3, decided_unix_ms=7))

@@ -182,3 +182,21 @@ async def test_what_was_sent_together_leaves_though_the_rest_failed() -> None:
     with pytest.raises(ValueError, match="this frame"):
         fail()
     assert sent.frames == [[1]]
+
+
+async def test_what_is_left_for_the_end_of_a_block_is_done_after_what_was_sent_in_it() -> None:
+    done: list[str] = []
+    waiting = ["message"]
+
+    def write() -> None:
+        done.append(waiting.pop())
+
+    sender = Sender(waiting, lambda: 0, write, 8, on_failure=lambda problem: done.append(repr(problem)))
+    with together:
+        together.at_end(lambda: done.append("at the end"))
+        with together:
+            sender.wake()
+        assert done == []
+    assert done == ["message", "at the end"]
+    together.at_end(lambda: done.append("at once"))
+    assert done[-1] == "at once"

@@ -31,6 +31,7 @@ def sqlite_log(
     on_broken: Callable[[LogBroken], None] = fail_on_broken,
     before_force: Callable[[int], None] | None = None,
     lazy_flush_s: float = LAZY_FLUSH_S,
+    at_end: Callable[[Callable[[], None]], None] | None = None,
 ) -> SqliteLog:
     """A log that is not open yet."""
     return SqliteLog(
@@ -41,6 +42,7 @@ def sqlite_log(
         expected_coordinator_id=expected_coordinator_id,
         before_force=before_force,
         lazy_flush_s=lazy_flush_s,
+        at_end=at_end,
     )
 
 

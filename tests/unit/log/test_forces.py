@@ -3,13 +3,14 @@
 import asyncio
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from coordinator.log.records import DecisionRecord, EndRecord, LoggedBranch
 from coordinator.log.sqlite import SqliteLog
 from coordinator.log.store import LogBroken, LogRefused
-from coordinator.log.writer import Writer
+from coordinator.log.writer import ENDS_MIN, Writer
 from coordinator.protocol.states import Decision, Outcome
 from handfast.xid import Gtrid
 from tests.conformance.decision_logs import COORDINATOR_ID
@@ -26,6 +27,12 @@ def commit(number: int) -> DecisionRecord:
 def writer_of(log: SqliteLog) -> Writer:
     assert log._writer is not None
     return log._writer
+
+
+def end(log: SqliteLog, *numbers: int) -> None:
+    """Say that transactions have ended."""
+    for number in numbers:
+        log.end(EndRecord(commit(number).gtrid, Outcome.COMMITTED, 2))
 
 
 async def decide(log: SqliteLog, *numbers: int) -> None:
@@ -64,14 +71,66 @@ async def test_all_that_gathers_during_one_force_takes_one_more(tmp_path: Path) 
 
 async def test_ends_travel_with_the_next_decision_and_take_no_force_of_their_own(tmp_path: Path) -> None:
     async with opened(sqlite_log(tmp_path / "log.db")) as log:
-        await decide(log, *range(10))
+        await decide(log, *range(ENDS_MIN))
         forces_before = log.counters()["forces"]
-        for number in range(10):
-            log.end(EndRecord(commit(number).gtrid, Outcome.COMMITTED, 2))
-        await decide(log, 10)
+        end(log, *range(ENDS_MIN))
+        await decide(log, ENDS_MIN)
         counters = log.counters()
         assert counters["forces"] - forces_before == 1
-        assert (counters["decisions"], counters["ends"], counters["records"]) == (11, 10, 21)
+        assert (counters["decisions"], counters["ends"]) == (ENDS_MIN + 1, ENDS_MIN)
+
+
+async def test_a_few_ends_hold_up_no_decision(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(sqlite_log(path, lazy_flush_s=60)) as log:
+        await decide(log, *range(ENDS_MIN))
+        end(log, *range(ENDS_MIN - 1))
+        await decide(log, ENDS_MIN)
+        assert log.counters()["ends"] == 0
+        end(log, ENDS_MIN - 1)
+        await decide(log, ENDS_MIN + 1)
+        assert log.counters()["ends"] == ENDS_MIN
+        end(log, ENDS_MIN)
+        await decide(log, ENDS_MIN + 2)
+    async with opened(sqlite_log(path)) as log:
+        assert [one.decision.gtrid for one in log.unended()] == [
+            commit(number).gtrid for number in (ENDS_MIN + 1, ENDS_MIN + 2)
+        ]
+
+
+async def test_an_end_is_not_left_behind_for_ever_while_decisions_go_on(tmp_path: Path) -> None:
+    async with opened(sqlite_log(tmp_path / "log.db", lazy_flush_s=0.05)) as log:
+        await decide(log, 0)
+        end(log, 0)
+        began_s = asyncio.get_running_loop().time()
+        number = 0
+        while not log.counters()["ends"]:
+            number += 1
+            await decide(log, number)
+            assert asyncio.get_running_loop().time() < began_s + 10
+        assert log.counters()["forces"] == log.counters()["decisions"]  # none was made for the end alone
+
+
+async def test_what_is_about_a_transaction_is_not_written_before_its_end(tmp_path: Path) -> None:
+    async with opened(sqlite_log(tmp_path / "log.db", lazy_flush_s=60)) as log:
+        await decide(log, 0)
+        end(log, 0)
+        await decide(log, 1)
+        forgotten: asyncio.Future[LogRefused | LogBroken | None] = asyncio.get_running_loop().create_future()
+        log.forget(commit(0).gtrid, forgotten.set_result)
+        assert await forgotten is None
+        assert log.counters()["ends"] == 1
+
+
+async def test_the_writer_is_woken_at_the_end_of_what_the_loop_is_doing(tmp_path: Path) -> None:
+    later: list[Callable[[], None]] = []
+    async with opened(sqlite_log(tmp_path / "log.db", at_end=later.append)) as log:
+        deciding = asyncio.create_task(decide(log, 0, 1))
+        await eventually(lambda: later != [])
+        assert (len(later), log.counters()["forces"]) == (1, 0)
+        later.pop()()
+        await deciding
+        assert log.counters()["forces"] == 1
 
 
 async def test_the_end_of_a_lone_transaction_does_not_wake_the_writer(tmp_path: Path, monkeypatch: Any) -> None:
