@@ -132,6 +132,18 @@ def is_gtrid(text: str) -> bool:
     return _GTRID.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=NAMES_CACHED)
+def check_gtrid(text: str) -> str:
+    """Return the text when it is a gtrid, whoever made it. A branch is named several times on its way: checked once.
+
+    Raises:
+        MalformedName: it is not.
+    """
+    if not is_gtrid(text):
+        raise MalformedName("gtrid", text)
+    return text
+
+
 def check_resource(name: str) -> str:
     """Return the name when it is a resource's: ``[a-z][a-z0-9_-]{0,31}``.
 
@@ -212,8 +224,9 @@ class Xid:
         Raises:
             MalformedName: gtrid or bqual is not of our making, so that it must not reach a database.
         """
-        if self.format_id != FORMAT_ID or not is_gtrid(self.gtrid):
+        if self.format_id != FORMAT_ID:
             raise MalformedName("gtrid", self.gtrid)
+        check_gtrid(self.gtrid)
         split_bqual(self.bqual)
         return f"{GID_PREFIX}_{self.gtrid}_{self.bqual}"
 

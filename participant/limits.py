@@ -51,11 +51,14 @@ class Limits:
             limit_s: when it is reached, in seconds from now.
             on_reached: called then, on the loop's thread, unless it is ended before.
         """
-        now_s = self._clock.monotonic_s()
-        limit = Limit(now_s + limit_s, on_reached)
+        return self.start_until(self._clock.monotonic_s() + limit_s, on_reached)
+
+    def start_until(self, due_s: float, on_reached: Callable[[], None]) -> Limit:
+        """The same, for a limit that is reached at a moment by the monotonic clock."""
+        limit = Limit(due_s, on_reached)
         self._running[limit] = None
-        if limit.due_s < self._look_s:
-            self._look_at(limit.due_s, now_s)
+        if due_s < self._look_s:
+            self._look_at(due_s, self._clock.monotonic_s())
         return limit
 
     def end(self, limit: Limit) -> None:

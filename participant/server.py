@@ -24,7 +24,7 @@ from handfast.frames import PARTICIPANT, FramePort, Reply, abort, answer_unary, 
 from handfast.identity import identity_of_peer
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import participant_pb2_grpc
-from handfast.xid import MalformedName, Xid, is_gtrid, split_bqual
+from handfast.xid import MalformedName, Xid, check_gtrid, is_gtrid, split_bqual
 from participant import wire
 from participant.clock import Clock
 from participant.driver import Driver
@@ -140,11 +140,12 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServicer):
 
     def _driver(self, gtrid: str, bqual: str) -> Driver[Any]:
         """The driver of a branch, whose name is checked here, once, before anything else sees it."""
-        if not is_gtrid(gtrid):
-            raise HandfastFault("GTRID_MALFORMED", text=gtrid[:80])
         try:
+            check_gtrid(gtrid)
             resource = split_bqual(bqual)[0]
         except MalformedName as problem:
+            if problem.kind == "gtrid":
+                raise HandfastFault("GTRID_MALFORMED", text=gtrid[:80]) from problem
             raise HandfastFault("NAME_MALFORMED", text=problem.text, kind=problem.kind) from problem
         return self._host(resource).driver
 

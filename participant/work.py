@@ -212,24 +212,25 @@ class WorkFloor(Generic[ConnectionT]):
             if self._closed:
                 raise HandfastFault("PARTICIPANT_CLOSED", gtrid=branch.gtrid, bqual=self._bqual)
             held = self._hold(branch)
-        async with held.lock:
-            try:
-                opened, results = await self._operate(held, operations)
-                self._check(held)
-                held.ending = True
-                self._branches.on_operated(branch, results)
-                return await how(opened)
-            except HandfastFault as fault:
-                if held.dropped and self._closed:  # what the operations met is only the echo of that
-                    raise HandfastFault("PARTICIPANT_CLOSED", gtrid=branch.gtrid, bqual=self._bqual) from fault
-                raise
-            except AnswerLost:
-                raise
-            except Exception as problem:
-                log.exception("%s of %s: ending it failed in an unforeseen way", self._bqual, branch.gtrid)
-                raise AnswerLost(branch.proof, f"{type(problem).__name__}: {problem}") from problem
-            finally:
-                self._let_go(held)
+        await held.lock.acquire()
+        try:
+            opened, results = await self._operate(held, operations)
+            self._check(held)
+            held.ending = True
+            self._branches.on_operated(branch, results)
+            return await how(opened)
+        except HandfastFault as fault:
+            if held.dropped and self._closed:  # what the operations met is only the echo of that
+                raise HandfastFault("PARTICIPANT_CLOSED", gtrid=branch.gtrid, bqual=self._bqual) from fault
+            raise
+        except AnswerLost:
+            raise
+        except Exception as problem:
+            log.exception("%s of %s: ending it failed in an unforeseen way", self._bqual, branch.gtrid)
+            raise AnswerLost(branch.proof, f"{type(problem).__name__}: {problem}") from problem
+        finally:
+            self._let_go(held)
+            held.lock.release()
 
     async def drop(self, gtrid: str, reason: str) -> None:
         """Roll back a branch that the protocol has ended, also under its work.
@@ -308,8 +309,7 @@ class WorkFloor(Generic[ConnectionT]):
     def _hold(self, branch: Branch) -> Held[ConnectionT]:
         held: Held[ConnectionT] = Held(branch, Xid(branch.gtrid, self._bqual))
         self._held[branch.gtrid] = held
-        left_s = branch.deadline_s - self._clock.monotonic_s()
-        held.limit = self._limits.start(left_s, partial(self._on_deadline, held))
+        held.limit = self._limits.start_until(branch.deadline_s, partial(self._on_deadline, held))
         return held
 
     async def _open(self, held: Held[ConnectionT]) -> OpenBranch[ConnectionT]:

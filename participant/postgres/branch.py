@@ -46,7 +46,7 @@ from participant.postgres.session import SYNCHRONOUS_COMMIT, Answer, BranchConne
 from participant.resource import AnswerLost, Found, Prepared, ReadOnly, Stand
 
 _MARK = "handfast.branch"
-_QUESTIONS = f"SELECT pg_current_xact_id_if_assigned()::text, current_setting('{_MARK}', true), {SYNCHRONOUS_COMMIT}"
+_QUESTIONS = f"SELECT pg_current_xact_id_if_assigned(), current_setting('{_MARK}', true), {SYNCHRONOUS_COMMIT}"
 _STANDING = f"{_QUESTIONS}, {LIFE}"
 
 _CANCEL_S = 2.0

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -131,13 +131,13 @@ class Finisher:
         await self._pool.give(connection)
         return result
 
-    async def commit_prepared(self, xid: Xid, proof: str) -> End:
+    def commit_prepared(self, xid: Xid, proof: str) -> Coroutine[Any, Any, End]:
         """See ResourceManager."""
-        return await self._finish("COMMIT PREPARED", Fate.COMMITTED, xid, proof)
+        return self._finish("COMMIT PREPARED", Fate.COMMITTED, xid, proof)
 
-    async def rollback_prepared(self, xid: Xid, proof: str) -> End:
+    def rollback_prepared(self, xid: Xid, proof: str) -> Coroutine[Any, Any, End]:
         """See ResourceManager."""
-        return await self._finish("ROLLBACK PREPARED", Fate.ABORTED, xid, proof)
+        return self._finish("ROLLBACK PREPARED", Fate.ABORTED, xid, proof)
 
     async def ends_of(self, branches: Sequence[tuple[Xid, str]]) -> list[Found]:
         """See ResourceManager."""

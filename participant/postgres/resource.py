@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import psycopg
 
@@ -82,13 +83,13 @@ class PostgresResource:
             raise fault from problem
         return PostgresBranch(xid, gid, connection, self._work, self._finisher, self._resource)
 
-    async def commit_prepared(self, xid: Xid, proof: str) -> End:
+    def commit_prepared(self, xid: Xid, proof: str) -> Coroutine[Any, Any, End]:
         """See ResourceManager."""
-        return await self._finisher.commit_prepared(xid, proof)
+        return self._finisher.commit_prepared(xid, proof)
 
-    async def rollback_prepared(self, xid: Xid, proof: str) -> End:
+    def rollback_prepared(self, xid: Xid, proof: str) -> Coroutine[Any, Any, End]:
         """See ResourceManager."""
-        return await self._finisher.rollback_prepared(xid, proof)
+        return self._finisher.rollback_prepared(xid, proof)
 
     async def ends_of(self, branches: Sequence[tuple[Xid, str]]) -> list[Found]:
         """See ResourceManager."""

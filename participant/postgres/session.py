@@ -84,9 +84,9 @@ class Session(psycopg.AsyncConnection[TupleRow]):
             psycopg.Error: one failed, so that those after it were not run; or the connection broke.
             TimeoutError: there was no answer in time.
         """
+        self._send(statements)
         limit = None if limit_s is None or self.limits is None else self.limits.start(limit_s, self._on_overdue)
         try:
-            self._send(statements)
             results = await self.wait(generators.execute(self.pgconn))
         finally:
             if limit is not None and self.limits is not None:
