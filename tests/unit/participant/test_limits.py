@@ -36,6 +36,20 @@ def test_each_limit_is_told_when_it_is_reached_and_not_before(clock: HandClock) 
     assert heard == [[], ["short"], [], ["middle"], [], ["long"], []]
 
 
+def test_a_limit_may_be_given_as_a_moment_and_is_told_among_the_others(clock: HandClock) -> None:
+    told: list[str] = []
+    limits = Limits(clock)
+    clock.advance(100.0)
+    limits.start(3.0, lambda: told.append("by its length"))
+    limits.start_until(clock.monotonic_s() + 2.0, lambda: told.append("by its moment"))
+    clock.advance(1.9)
+    assert told == []
+    clock.advance(0.2)
+    assert told == ["by its moment"]
+    clock.advance(1.0)
+    assert told == ["by its moment", "by its length"]
+
+
 def test_a_limit_that_was_ended_is_not_told(clock: HandClock) -> None:
     told: list[str] = []
     limits = Limits(clock)
