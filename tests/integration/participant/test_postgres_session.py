@@ -9,7 +9,7 @@ import uvloop
 from psycopg.pq import TransactionStatus
 
 from participant.clock import SystemClock
-from participant.limits import Limits
+from participant.limits import Limit, Limits
 from participant.postgres.session import Session
 from tests.integration.participant.accounts_database import Database
 from tests.waiting import eventually
@@ -59,6 +59,18 @@ async def test_a_command_that_takes_too_long_fails_at_its_limit(session: Session
     assert (await session.command("SELECT 1", 60.0)).row == ("1",)
     with pytest.raises(TimeoutError):
         await session.command("SELECT pg_sleep(60)", 0.05)
+
+
+async def test_a_command_is_on_its_way_before_its_limit_is_set(session: Session) -> None:
+    class Noting(Limits):
+        def start(self, limit_s: float, on_reached: Callable[[], None]) -> Limit:
+            found.append(status(session))
+            return super().start(limit_s, on_reached)
+
+    found: list[TransactionStatus] = []
+    session.limits = Noting(SystemClock())
+    await session.command("SELECT 1", 60.0)
+    assert found == [TransactionStatus.ACTIVE]
 
 
 @pytest.mark.parametrize("how", ["close", "finish"])
