@@ -1,11 +1,13 @@
 """Counts what Python code executes: bytecode instructions and calls, of everything that is called meanwhile.
 
 They are the same on every machine, which machine instructions are not (they change with the interpreter's build), and
-differ from one Python version to the next.
+differ from one Python version to the next. The garbage collector waits meanwhile: it would run what others have left to
+be run when their objects go, and that would be counted too.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -19,12 +21,15 @@ class Counting:
         self.calls = 0
 
     def __enter__(self) -> Self:
-        self._before = sys.gettrace()
+        self._before, self._collects = sys.gettrace(), gc.isenabled()
+        gc.disable()
         sys.settrace(self._trace)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         sys.settrace(self._before)
+        if self._collects:
+            gc.enable()
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
         if frame.f_code is Counting.__exit__.__code__:
