@@ -87,7 +87,7 @@ async def test_a_statement_whose_session_is_closed_under_it_fails_at_once(databa
         await working
 
 
-async def test_what_is_more_than_a_plain_wait_goes_on_as_psycopg_does_it(session: Session) -> None:
+async def test_what_is_more_than_a_plain_wait_goes_on_as_psycopg_does_it(session: Session, database: Database) -> None:
     await session.execute("CREATE TEMP TABLE lines (line text)")
     async with session.cursor() as cursor, cursor.copy("COPY lines FROM STDIN") as copy:
         for number in range(20_000):  # more than the socket's buffer takes
@@ -95,8 +95,10 @@ async def test_what_is_more_than_a_plain_wait_goes_on_as_psycopg_does_it(session
     async with session.pipeline():
         counted = await session.execute("SELECT count(*) FROM lines")
         await session.execute("LISTEN somebody")
-        await session.execute("NOTIFY somebody, 'is here'")
     assert await counted.fetchone() == (20_000,)
+    # Not by itself in the pipeline: what comes in one piece with the last answer, psycopg looks at when more comes.
+    async with await psycopg.AsyncConnection.connect(database.dsn, autocommit=True) as other:
+        await other.execute("NOTIFY somebody, 'is here'")
     heard = [notify.payload async for notify in session.notifies(timeout=10, stop_after=1)]
     assert heard == ["is here"]
 
