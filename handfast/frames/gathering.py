@@ -44,12 +44,18 @@ class Together(threading.local):
         self.depth -= 1
         if not self.depth and self.woken:
             woken, self.woken = self.woken, []
-            for sender in woken:
-                sender.begin()
-        if not self.depth and self._later:
-            later, self._later = self._later, []
-            for call in later:
-                call()
+            try:
+                for sender in woken:
+                    sender.begin()
+            finally:
+                self._call_later()
+        elif not self.depth and self._later:
+            self._call_later()
+
+    def _call_later(self) -> None:
+        later, self._later = self._later, []
+        for call in later:
+            call()
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call this when the block ends, after what was sent inside has left; at once where there is no block."""

@@ -184,6 +184,22 @@ async def test_what_was_sent_together_leaves_though_the_rest_failed() -> None:
     assert sent.frames == [[1]]
 
 
+async def test_what_is_left_for_the_end_of_a_block_is_done_though_a_stream_failed() -> None:
+    done: list[str] = []
+
+    def under_way() -> int:
+        raise ValueError("a defect")
+
+    def leave() -> None:
+        with together:
+            together.at_end(lambda: done.append("at the end"))
+            Sender([], under_way, lambda: None, 8, on_failure=lambda problem: None).wake()
+
+    with pytest.raises(ValueError, match="a defect"):
+        leave()
+    assert done == ["at the end"]
+
+
 async def test_what_is_left_for_the_end_of_a_block_is_done_after_what_was_sent_in_it() -> None:
     done: list[str] = []
     waiting = ["message"]
