@@ -28,7 +28,7 @@ _MENDS = {
     AbortCause.DEADLINE: "Give the transaction more time, or find what is slow.",
     AbortCause.CLIENT: "The application asked for it.",
     AbortCause.UNREACHABLE: "Start the participant, or mend the network; `handfast doctor` checks all of them.",
-    AbortCause.OPERATOR: "Ask the operator who rolled it back.",
+    AbortCause.OPERATOR: "Run the transaction again when the coordinator was stopping; else ask the operator why.",
     AbortCause.PRESUMED: "The coordinator restarted before it decided; run the transaction again.",
     AbortCause.LOG_REFUSED: "Make room on the disk of the coordinator's log; then run the transaction again.",
 }

@@ -67,8 +67,16 @@ async def test_a_branch_that_the_abort_overtook_is_not_named_as_its_cause() -> N
         (said_no("a.b", "PERMISSION_DENIED", "a code that is no vote's"), "handfast transactions show"),
         (said_no("a.b", "NEWER_THAN_US", "who knows"), "Read the branch's reason"),
         (wire.CommitResponse(outcome=types_pb2.OUTCOME_ABORTED), "Run the transaction again"),
+        (
+            wire.CommitResponse(
+                outcome=types_pb2.OUTCOME_ABORTED,
+                cause=types_pb2.ABORT_CAUSE_OPERATOR,
+                reason="the coordinator is stopping",
+            ),
+            "the coordinator is stopping. Run the transaction again",
+        ),
     ],
-    ids=["its words need more", "a newer code", "no cause"],
+    ids=["its words need more", "a newer code", "no cause", "a stop"],
 )
 async def test_an_abort_always_says_what_to_do(answer: wire.CommitResponse, mend: str) -> None:
     async with connected() as (coordinator, tm):
