@@ -125,12 +125,12 @@ class Writer:
             self._urgent = True
             self._at_end(self._wake)
         elif len(self._gathered) == 1 and not self._watching:
-            self._woken.put(None)  # the thread may be waiting without an end; now it has one
+            self._wake()  # the thread may be waiting without an end; now it has one
 
     def stop(self) -> None:
         """Have the thread write what was submitted and end."""
         self._stopping = True
-        self._woken.put(None)
+        self._wake()
 
     def _wake(self) -> None:
         self._woken.put(None)
@@ -187,7 +187,7 @@ class Writer:
         return batch
 
     def _are_young(self) -> bool:
-        now_s = self._loop.time()
+        now_s = self._loop.time()  # perhaps a little old: that of the turn in which the last of them was submitted
         if self._left_since_s is None:
             self._left_since_s = now_s
         return now_s - self._left_since_s < self._lazy_flush_s

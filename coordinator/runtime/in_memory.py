@@ -48,8 +48,10 @@ class Transactions(MutableMapping[str, Running]):
 
     def __getitem__(self, gtrid: str) -> Running:
         """One of them; a row is taken out for it."""
-        running = self.single.get(gtrid)
-        return running if running is not None else self.rows[gtrid].taken_out(gtrid)
+        running = self.find(gtrid)
+        if running is None:
+            raise KeyError(gtrid)
+        return running
 
     def find(self, gtrid: str) -> Running | None:
         """``get``, of which most askers learn that it is not there: what a Mapping says by an exception inside."""
@@ -102,8 +104,10 @@ class Finished(MutableMapping[str, Running]):
                 self._rows.pop(gtrid, None)
 
     def __getitem__(self, gtrid: str) -> Running:
-        running = self.single.get(gtrid)
-        return running if running is not None else self._rows[gtrid].shown(gtrid)
+        running = self.find(gtrid)
+        if running is None:
+            raise KeyError(gtrid)
+        return running
 
     def find(self, gtrid: str) -> Running | None:
         """``get``, as of ``Transactions``."""
