@@ -1,6 +1,7 @@
 # Everything a person or CI does here, by name. `make` alone lists the targets.
 
-PYTHON ?= python3
+# Makes .venv. Where none is named it is python3, unless that was built without optimizations and the system's was not.
+PYTHON ?=
 UV_VERSION ?= 0.13.8
 
 BIN := .venv/bin
@@ -21,10 +22,12 @@ help: ## List the targets
 install: $(STAMP) ## Make .venv with everything in it (the other targets do this when needed)
 
 $(STAMP): requirements.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "'$(PYTHON)' was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11"; exit 1; } >&2
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < ($(PYTHON_MIN)))' || { echo "Handfast needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=/path/to/python3.11"; exit 1; } >&2
+	@[ -x $(BIN)/python ] || { \
+		python='$(PYTHON)'; : "$${python:=$$(python3 benchmarks/interpreter.py)}"; : "$${python:=python3}"; \
+		command -v "$$python" >/dev/null || { echo "'$$python' was not found. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.11"; exit 1; } >&2; \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < ($(PYTHON_MIN)))' || { echo "Handfast needs Python 3.11 or newer; '$$python' is $$("$$python" --version 2>&1). Name another: make PYTHON=/path/to/python3.11"; exit 1; } >&2; \
+		"$$python" -m venv --clear .venv; }
 	@echo "Installing into .venv"
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
@@ -100,7 +103,7 @@ sbom: $(STAMP) $(CYCLONEDX) ## Write sbom.cdx.json, the software bill of materia
 # The environments that install from the lock have no uv in them: nobody but this target needs it.
 lock: ## Choose dependency versions afresh and write requirements.txt (and the tools' own)
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
-	$(PYTHON) -m venv "$$dir" && "$$dir/bin/pip" install --quiet uv==$(UV_VERSION) && \
+	$(or $(PYTHON),python3) -m venv "$$dir" && "$$dir/bin/pip" install --quiet uv==$(UV_VERSION) && \
 	"$$dir/bin/uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-config --no-header --no-emit-index-url --no-emit-find-links \
 		--all-extras --group dev --output-file requirements.txt pyproject.toml && \

@@ -4,6 +4,7 @@ The map, from the bottom up:
 
     pairs         A B A B …, and medians with min and max
     figures       the figures by name: what each shall reach, and how it came out
+    interpreter   how the Python was built that runs it, and which one to take
     machine       what it ran on
     servers/      programs: a service over Postgres, a participant without a database, a server of empty calls
     worker/       one program that puts load on something and measures it, in a process of its own

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.interpreter import this_is_optimized
+
 LIBRARIES = ("handfast", "grpcio", "protobuf", "psycopg", "uvloop")
 
 
@@ -23,6 +25,7 @@ def machine_facts(postgres: str) -> dict[str, str | int | float]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "python_build": "optimized" if this_is_optimized() else "not optimized",
         "postgres": postgres,
         **{name: version(name) for name in LIBRARIES},
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -86,6 +86,6 @@ def verdict_words(figure: Figure) -> str:
 
 def _caption(machine: Mapping[str, object]) -> str:
     return (
-        f"{machine['cores']} cores of {machine['processor']}, Python {machine['python']}, "
+        f"{machine['cores']} cores of {machine['processor']}, Python {machine['python']} ({machine['python_build']}), "
         f"Postgres {machine['postgres'] or '(not used)'}, {machine['date']}; load before: {machine['load_before']}"
     )

@@ -97,7 +97,8 @@ def _of(results: Results, by: str) -> Iterator[str]:
     machine = results["machine"]
     yield (
         f"{by} `make bench` on {machine['date'][:10]}: {machine['cores']} cores of an {machine['processor']}, "
-        f"{machine['memory_gib']:.0f} GiB, Python {machine['python']}, PostgreSQL {machine['postgres']}, "
+        f"{machine['memory_gib']:.0f} GiB, Python {machine['python']} ({machine['python_build']} build), "
+        f"PostgreSQL {machine['postgres']}, "
         f"grpcio {machine['grpcio']}; load before the run {machine['load_before']:.1f}."
         + (f" {machine['note'][0].upper()}{machine['note'][1:]}." if machine.get("note") else "")
     )
