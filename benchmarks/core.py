@@ -6,7 +6,6 @@ that is busy with other things. It is for whoever changes the hot path; ``make b
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from coordinator.runtime.failpoints import Failpoints
 from coordinator.runtime.gtrids import Gtrids
 from coordinator.runtime.options import DriverOptions
 from coordinator.runtime.requests import Requests
+from handfast import collector
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import participant_pb2 as p
 from handfast.v1 import types_pb2 as t
@@ -96,8 +96,7 @@ def best_us(work: Callable[[], None]) -> float:
 
 async def main() -> None:
     """Measure and print."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # as the server does
+    collector.calm()  # as the server does
     clock, instant = SystemClock(), Instant()
     driver = Driver(
         *(cast(Any, instant), cast(Any, instant), clock, SystemEntropy(), DriverOptions(), Failpoints()),

@@ -26,6 +26,7 @@ from coordinator.runtime.entropy import SeededEntropy
 from coordinator.runtime.failpoints import ENVIRONMENT_VARIABLE
 from handfast.catalog import HandfastFault
 from handfast.clock import unix_ms
+from handfast.collector import YOUNG_MAX
 from handfast.frames import CallFailed, channel_options
 from handfast.v1 import coordinator_pb2 as c
 from handfast.v1 import coordinator_pb2_grpc
@@ -284,11 +285,13 @@ async def test_what_ended_longer_ago_than_the_retention_is_dropped() -> None:
 # -- the process ---------------------------------------------------------------------------------------------------
 
 SERVE = """
-import asyncio, sys
+import asyncio, gc, sys
 from coordinator.config import CoordinatorConfig
 from coordinator.rpc.server import serve
 settings = {"address": "127.0.0.1:0", "log": sys.argv[1], "stop_grace_s": 60}
-sys.exit(asyncio.run(serve(CoordinatorConfig(**settings))))
+code = asyncio.run(serve(CoordinatorConfig(**settings)))
+print("garbage is looked for after", gc.get_threshold()[0], "objects")
+sys.exit(code)
 """
 
 
@@ -317,6 +320,14 @@ async def test_a_signal_stops_the_process_in_good_order(tmp_path: Path, told: si
     async with process(tmp_path / "log.db") as (running, _):
         running.send_signal(told)
         assert await asyncio.wait_for(running.wait(), 30) == 0
+
+
+async def test_the_process_has_a_calm_garbage_collector(tmp_path: Path) -> None:
+    async with process(tmp_path / "log.db") as (running, _):
+        running.send_signal(signal.SIGTERM)
+        assert running.stdout is not None
+        said = (await asyncio.wait_for(running.stdout.read(), 30)).decode()
+    assert said == f"garbage is looked for after {YOUNG_MAX} objects\n"
 
 
 async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""How long the garbage collector may hold up a process, counted in objects."""
+
+import subprocess
+import sys
+
+from handfast.collector import YOUNG_MAX
+
+_LOOKS = """
+import gc, sys
+from handfast import collector
+
+collector.calm()
+frozen = gc.get_freeze_count()
+young, older = [], []
+
+def look(phase, info):
+    if phase == "start":
+        counts = gc.get_count()
+        (older if info["generation"] else young).append(counts[0])
+
+gc.callbacks.append(look)
+kept = [[] for _ in range(int(sys.argv[1]))]
+gc.callbacks.clear()
+print(frozen > 1_000, len(young), max(young), len(older))
+"""
+
+
+def looks(objects: int) -> tuple[bool, int, int, int]:
+    """Keep so many objects in a process of its own.
+
+    Returns:
+        Whether what was there before is left alone; how often new objects were looked at, and how many at most; how
+        often older ones were.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", _LOOKS, str(objects)], capture_output=True, text=True, timeout=60, check=True
+    )
+    frozen, young, most, older = ran.stdout.split()
+    return frozen == "True", int(young), int(most), int(older)
+
+
+def test_a_look_is_brief_and_what_stays_is_seldom_looked_at_again() -> None:
+    frozen, young, most, older = looks(objects=60_000)
+    assert frozen
+    assert 10 <= young <= 13
+    assert most <= YOUNG_MAX + 100
+    assert older == 0
+
+
+def test_what_stays_is_looked_at_again_after_a_million() -> None:
+    assert looks(objects=1_100_000)[3] == 1
