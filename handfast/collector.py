@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 
-YOUNG_MAX = 5_000
-"""How many new objects it looks at in one go: two milliseconds, once they are cold."""
+YOUNG_MAX = 2_000
+"""How many new objects it looks at in one go: a millisecond or two, when they are cold."""
 
-YOUNG_PER_OLDER = 200
+YOUNG_PER_OLDER = 500
 """After how many such looks it takes those that were still there once more: after a million objects."""
 
 

@@ -42,7 +42,7 @@ def looks(objects: int) -> tuple[bool, int, int, int]:
 def test_a_look_is_brief_and_what_stays_is_seldom_looked_at_again() -> None:
     frozen, young, most, older = looks(objects=60_000)
     assert frozen
-    assert 10 <= young <= 13
+    assert 28 <= young <= 32
     assert most <= YOUNG_MAX + 100
     assert older == 0
 
