@@ -50,7 +50,7 @@ def main() -> None:
     if version:
         print(
             f"python3 is {sys.version.split()[0]}, built without optimizations; taking {SYSTEM_PYTHON}, {version}. "
-            "To take it nevertheless: make PYTHON=python3",
+            "To have python3 nevertheless: make clean && make install PYTHON=python3",
             file=sys.stderr,
         )
     print(SYSTEM_PYTHON if version else "python3")

@@ -51,7 +51,7 @@ def test_the_system_python_is_taken_where_python3_is_not_optimized_and_that_is_s
     command, said = named(capsys)
     assert command == sys.executable
     assert "built without optimizations" in said
-    assert "make PYTHON=python3" in said
+    assert "make install PYTHON=python3" in said
 
 
 @pytest.mark.parametrize("text", ["#!/bin/sh\necho 3.9.2; exit 1\n", "no program\n", None])
