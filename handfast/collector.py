@@ -16,9 +16,9 @@ def calm() -> None:
 
     Ten thousand transactions under way are a million objects that are no garbage. With Python's usual 700 allocations
     between two looks, looking at them took 40 % of a coordinator's processor time (256 transactions in flight). With
-    50,000 it took none, but each look held up everything for 10 to 26 ms, which was much of what the slowest of a hundred
-    transactions had waited for. What counts for the time of a look is how many new objects there are; what counts for
-    the work is how often those that stay are looked at again. So both are set apart.
+    50,000 it took none, but each look held up everything for 10 to 26 ms, which was much of what the slowest of a
+    hundred transactions had waited for. What counts for the time of a look is how many new objects there are; what
+    counts for the work is how often those that stay are looked at again. So both are set apart.
 
     To be called once, when the process is ready. The whole process feels it, so it is for whoever owns that.
     """
