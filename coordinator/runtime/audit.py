@@ -136,8 +136,8 @@ class Audit:
 
     def _claims_of_memory(self, since_unix_ms: int) -> Iterable[Claim]:
         """Aborts that memory still holds. They have no record, and may be contradicted all the same."""
-        # What is kept as rows, and what has ended as rows, is no abort.
-        for running in [*self._driver.transactions.single.values(), *self._driver.finished.single.values()]:
+        # What is kept as rows is no abort.
+        for running in [*self._driver.transactions.single.values(), *self._driver.finished.aborted()]:
             machine = running.transaction
             if machine.decision is not Decision.ABORT or running.decided_unix_ms < since_unix_ms:
                 continue
