@@ -37,7 +37,6 @@ Distributed Database Management System (presumed abort); X/Open XA, table 2-3 (t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 
 from participant.protocol.answers import (
@@ -53,6 +52,7 @@ from participant.protocol.answers import (
     no,
     one_phase_end,
 )
+from participant.protocol.memory import Memory
 from participant.protocol.states import (
     DECISIONS,
     ENDED,
@@ -101,13 +101,13 @@ class Branches:
         self._memory_age_s = memory_age_s
         self._late_s = late_s
         self._open: dict[str, Branch] = {}
-        self._ended: OrderedDict[str, Branch] = OrderedDict()
+        self._ended = Memory()
         self._forgotten_ms = -1
         self._forgotten_early_ms = -1
 
     def find(self, gtrid: str) -> Branch | None:
         """The branch in this transaction, open or remembered."""
-        return self._open.get(gtrid) or self._ended.get(gtrid)
+        return self._open.get(gtrid) or self._ended.find(gtrid)
 
     def in_doubt(self) -> list[Branch]:
         """The branches that wait for a decision."""
@@ -122,7 +122,7 @@ class Branches:
         return len(self._ended)
 
     def __iter__(self) -> Iterator[Branch]:
-        return iter([*self._open.values(), *self._ended.values()])
+        return iter([*self._open.values(), *self._ended])
 
     def begin(self, gtrid: str, born_ms: int, deadline_s: float) -> Branch:
         """Add a branch whose work begins.
@@ -268,7 +268,7 @@ class Branches:
             gtrid: the transaction.
             asked_s: when the resource was asked, by the monotonic clock; a branch that ended later was only overtaken.
         """
-        branch = self._ended.get(gtrid)
+        branch = self._ended.find(gtrid)
         if branch is None or branch.fate is None or branch.ended_s is None or branch.ended_s >= asked_s:
             return False
         self.forget(gtrid)
@@ -276,21 +276,20 @@ class Branches:
 
     def forget(self, gtrid: str) -> None:
         """Drop what is remembered of a branch that has ended; nothing happens when there is none."""
-        branch = self._ended.pop(gtrid, None)
-        if branch is not None:
-            self._note_forgotten(branch, early=True)
+        times = self._ended.drop(gtrid)
+        if times is not None:
+            self._note_forgotten(times.born_ms, early=True)
 
     def forget_old(self, now_s: float) -> None:
         """Drop what is remembered past its age, or beyond the count."""
-        while self._ended:
-            branch = next(iter(self._ended.values()))
-            ended_s = branch.ended_s if branch.ended_s is not None else now_s
+        while oldest := self._ended.oldest():
+            gtrid, times = oldest
             too_many = len(self._ended) > self._memory_count_max
-            still_late_s = max(branch.deadline_s, ended_s) + self._late_s
-            if not too_many and now_s < max(ended_s + self._memory_age_s, still_late_s):
+            still_late_s = max(times.deadline_s, times.ended_s) + self._late_s
+            if not too_many and now_s < max(times.ended_s + self._memory_age_s, still_late_s):
                 return
-            del self._ended[branch.gtrid]
-            self._note_forgotten(branch, early=now_s < still_late_s)
+            self._ended.drop(gtrid)
+            self._note_forgotten(times.born_ms, early=now_s < still_late_s)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -357,10 +356,10 @@ class Branches:
     def _remember(self, branch: Branch, now_s: float) -> None:
         branch.ended_s = now_s
         self._open.pop(branch.gtrid, None)
-        self._ended[branch.gtrid] = branch
+        self._ended.add(branch)
         self.forget_old(now_s)
 
-    def _note_forgotten(self, branch: Branch, *, early: bool) -> None:
-        self._forgotten_ms = max(self._forgotten_ms, branch.born_ms)
+    def _note_forgotten(self, born_ms: int, *, early: bool) -> None:
+        self._forgotten_ms = max(self._forgotten_ms, born_ms)
         if early:
-            self._forgotten_early_ms = max(self._forgotten_early_ms, branch.born_ms)
+            self._forgotten_early_ms = max(self._forgotten_early_ms, born_ms)

@@ -316,9 +316,9 @@ def _survive_failed_fsync(right: Any) -> Any:
 
 def _prepare_again_after_no(right: Any) -> Any:
     def on_prepare(self: Branches, gtrid: str, *args: Any, **rest: Any) -> Any:
-        branch = self._ended.get(gtrid)
+        branch = self._ended.find(gtrid)
         if branch is not None and branch.fate is not Fate.COMMITTED:
-            del self._ended[gtrid]
+            self._ended.drop(gtrid)
         return right(self, gtrid, *args, **rest)
 
     return on_prepare

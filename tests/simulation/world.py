@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from random import Random
 from traceback import extract_tb
 from typing import Any
+from unittest.mock import patch
 
 from coordinator.log.store import LogBroken
+from coordinator.runtime import in_memory
 from handfast.xid import Xid
+from participant.protocol import memory
 from tests.simulation import injectors
 from tests.simulation.checkers import Checkers, Violation
 from tests.simulation.clients import Auditor, ClientProcess
@@ -189,7 +192,7 @@ class World:
 
     def run(self) -> Report:
         """Run it to the end."""
-        with _errors_to(self), _no_endless_step():
+        with _errors_to(self), _no_endless_step(), _folded_at_once():
             try:
                 self._act()
             except StepDoesNotEnd as endless:
@@ -327,6 +330,13 @@ class StepDoesNotEnd(KeyboardInterrupt):
 
 def _on_endless_step(number: int, frame: object) -> None:
     raise StepDoesNotEnd
+
+
+@contextlib.contextmanager
+def _folded_at_once() -> Iterator[None]:
+    """What has ended is folded with many others at a time, and in a scenario there are few."""
+    with patch.object(in_memory, "FOLDED_TOGETHER", 1), patch.object(memory, "FOLDED_TOGETHER", 1):
+        yield
 
 
 @contextlib.contextmanager

@@ -26,11 +26,18 @@ from participant.protocol import (
     State,
     Vote,
     Voted,
+    memory,
 )
 
 OURS = "accounts.one"
 LATE_S = 60.0
 FAR_S = 1_000.0
+
+
+@pytest.fixture(params=[1, memory.FOLDED_TOGETHER], ids=["folded at once", "folded later"], autouse=True)
+def fold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is answered is the same however an ended branch is kept."""
+    monkeypatch.setattr(memory, "FOLDED_TOGETHER", request.param)
 
 
 def make(**limits: float) -> Branches:
