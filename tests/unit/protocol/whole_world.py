@@ -377,5 +377,8 @@ def _thawed(process: Process) -> Branches:
     branches = Branches("first" if process.first else "second")
     if process.branch is not None:
         branch = Branch(**dict(zip(_BRANCH_FIELDS, process.branch, strict=True)))
-        (branches._ended if branch.state in ENDED else branches._open)[GTRID] = branch
+        if branch.state in ENDED:
+            branches._ended.add(branch)
+        else:
+            branches._open[GTRID] = branch
     return branches
