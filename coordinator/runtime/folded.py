@@ -36,8 +36,8 @@ _HEAD = Struct("<Bq")
 def folded(running: Running) -> bytes | None:
     """Fold one that has ended; None when it must be kept as it is.
 
-    That is so where something may still come for it (an answer that nobody needs any more shows in its history), and
-    where the middle of its history was dropped.
+    That is so where something may still come for it (an answer that nobody needs any more shows in its history), where
+    the middle of its history was dropped, and where a text in it is of a class of its own.
     """
     machine, history = running.transaction, running.history
     if running.in_flight or len(history) >= HISTORY_MAX or running.broken:
@@ -48,18 +48,20 @@ def folded(running: Running) -> bytes | None:
         number, fields_of = _SPELLING[type(event)]
         atoms += (unix_ms, number, *fields_of(event))
     results = running.results
-    # marshal, for nobody else reads it: text, numbers and lists as they are, in a microsecond.
-    return _HEAD.pack(_NUMBER_OF_STATE[machine.state], running.begun_unix_ms) + marshal.dumps(
-        (
-            running.client,
-            (running.deadline_unix_ms, running.decided_unix_ms, running.ended_unix_ms, machine.deadline_s),
-            (running.one_shot, running.apply_wait_over, running.one_phase_maybe_done),
-            record,
-            running.result_places,
-            [(bqual, list(results[bqual])) for bqual in results],
-            atoms,
-        )
+    whole = (
+        running.client,
+        (running.deadline_unix_ms, running.decided_unix_ms, running.ended_unix_ms, machine.deadline_s),
+        (running.one_shot, running.apply_wait_over, running.one_phase_maybe_done),
+        record,
+        running.result_places,
+        [(bqual, list(results[bqual])) for bqual in results],
+        atoms,
     )
+    try:
+        # marshal, for nobody else reads it: text, numbers and lists as they are, in a microsecond.
+        return _HEAD.pack(_NUMBER_OF_STATE[machine.state], running.begun_unix_ms) + marshal.dumps(whole)
+    except ValueError:  # marshal takes no class but the plain ones
+        return None
 
 
 def unfolded(gtrid: str, whole: bytes) -> Running:

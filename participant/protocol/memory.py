@@ -79,8 +79,8 @@ class Memory:
     def _fold(self) -> None:
         for gtrid in self._whole:
             one = self._kept.get(gtrid)
-            if isinstance(one, Branch) and one.fate is not None:  # otherwise the resource is still to be asked
-                self._kept[gtrid] = folded(one)
+            if isinstance(one, Branch):
+                self._kept[gtrid] = folded(one) or one
         self._whole.clear()
 
 
@@ -100,28 +100,30 @@ def _ended_s(branch: Branch) -> float:
     return branch.ended_s
 
 
-def folded(branch: Branch) -> bytes:
-    """Fold a branch that has ended, so that nothing of it changes any more.
+def folded(branch: Branch) -> bytes | None:
+    """Fold a branch of which nothing changes any more; None when it must be kept as it is.
 
-    Raises:
-        ValueError: it has not ended.
+    That is so where the resource is still to be asked how it ended, and where a text in it is of a class of its own
+    (what an exception of the service says may be).
     """
     vote, fate = branch.vote, branch.fate
     if fate is None:
-        raise ValueError(f"it is not known how the branch of {branch.gtrid} ended")
-    # marshal, for nobody else reads it: text, flags and tuples as they are, in a microsecond.
-    return _HEAD.pack(branch.born_ms, branch.deadline_s, _ended_s(branch)) + marshal.dumps(
-        (
-            branch.state._value_,
-            (branch.one_phase, branch.read_only, branch.rollback_wanted, branch.expired, branch.tombstone),
-            branch.proof,
-            None if vote is None else (vote.vote._value_, vote.proof, _plain(vote.cause), vote.results),
-            _plain(branch.cause),
-            fate._value_,
-            branch.evidence,
-            branch.results,
-        )
+        return None
+    whole = (
+        branch.state._value_,
+        (branch.one_phase, branch.read_only, branch.rollback_wanted, branch.expired, branch.tombstone),
+        branch.proof,
+        None if vote is None else (vote.vote._value_, vote.proof, _plain(vote.cause), vote.results),
+        _plain(branch.cause),
+        fate._value_,
+        branch.evidence,
+        branch.results,
     )
+    try:
+        # marshal, for nobody else reads it: text, flags and tuples as they are, in a microsecond.
+        return _HEAD.pack(branch.born_ms, branch.deadline_s, _ended_s(branch)) + marshal.dumps(whole)
+    except ValueError:  # marshal takes no class but the plain ones
+        return None
 
 
 def unfolded(gtrid: str, whole: bytes) -> Branch:

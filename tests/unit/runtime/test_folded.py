@@ -10,7 +10,7 @@ import pytest
 from coordinator.log.records import DecisionRecord
 from coordinator.protocol import events as e
 from coordinator.protocol.branch import Branch
-from coordinator.protocol.states import Decision, Outcome, TransactionState
+from coordinator.protocol.states import Cause, Decision, Outcome, TransactionState
 from coordinator.protocol.transaction import GlobalTransaction
 from coordinator.runtime import in_memory
 from coordinator.runtime.folded import folded, standing_of, unfolded
@@ -282,6 +282,20 @@ async def test_one_on_which_a_defect_showed_is_kept_as_it_is() -> None:
     life.driver.feed(running, e.VoteLost(A, "an answer that nobody asked for"))
     assert "VoteLost" in running.broken
     assert folded(running) is None
+
+
+async def test_one_of_which_a_text_is_of_a_class_of_its_own_is_kept_as_it_is() -> None:
+    class SafeText(str):
+        """As frameworks have for what they have escaped."""
+
+    life = await start()
+    gtrid = life.begin(A, B)
+    life.driver.feed(life.driver.transactions[gtrid], e.RollbackRequested(Cause.CLIENT, SafeText("no money")))
+    life.rolled_back(A, B)
+    for _ in range(FOLDED_TOGETHER):
+        await read_only(life)
+    assert life.driver.finished[gtrid].transaction.reason == "no money"
+    assert life.driver.finished[gtrid] is life.driver.finished[gtrid]
 
 
 # -- what it is for ----------------------------------------------------------------------------------------------------
