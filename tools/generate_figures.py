@@ -122,7 +122,7 @@ def _cpu(cpu_us: Mapping[str, Any]) -> Iterator[str]:
 def _number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}"
+    return f"{value:z.3f}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
 def _unit(figure: Mapping[str, Any]) -> str:
