@@ -1,10 +1,11 @@
-"""A real Postgres for the participant SDK."""
+"""A real Postgres for the participant SDK; what is about Postgres itself is asked of an older one too."""
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from chaos.stack import PostgresCluster, Stack
+from chaos.stack.postgres_binaries import VERSION_DEFAULT
 from participant.postgres import PostgresResource
 from participant.testing import FakeCoordinator, serving
 from tests.integration.participant.accounts_database import BQUAL, OPTIONS, Database
@@ -14,6 +15,17 @@ from tests.integration.participant.tcp_proxy import TcpProxy
 SLOTS = 128
 
 
+VERSIONS = (VERSION_DEFAULT, 16)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the modules ``test_postgres_*`` run on each version."""
+    about_postgres = metafunc.module.__name__.rpartition(".")[2].startswith("test_postgres_")
+    if about_postgres and "cluster" in metafunc.fixturenames:
+        names = [f"Postgres {version}" for version in VERSIONS]
+        metafunc.parametrize("cluster", VERSIONS, indirect=True, ids=names, scope="session")
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     with Stack() as stack:
@@ -21,8 +33,18 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def cluster(stack: Stack) -> PostgresCluster:
-    return stack.start(PostgresCluster("participant", stack.path, max_prepared_transactions=SLOTS, fsync=False))
+def cluster(stack: Stack, request: pytest.FixtureRequest) -> PostgresCluster:
+    version = getattr(request, "param", None)
+    cluster = PostgresCluster(
+        f"participant-{version or 'any'}",
+        stack.path,
+        version=version or VERSION_DEFAULT,
+        max_prepared_transactions=SLOTS,
+        fsync=False,
+    )
+    stack.start(cluster)
+    assert cluster.fetch("SHOW server_version_num")[0][0].startswith(str(cluster.version))
+    return cluster
 
 
 @pytest.fixture(scope="session")
