@@ -15,11 +15,12 @@ OLDER_PER_ALL = 5
 
 
 def calm() -> None:
-    """Let the collector of this process never look at what is there now, seldom at what is new, and briefly when it does.
+    """Let the collector of this process never look at what is there now, and seldom and briefly at what is new.
 
     What is under way is no garbage, and is many objects. With Python's usual 700 allocations between two looks, looking
-    at them took 40 % of a coordinator's processor time (256 transactions in flight). With 50,000 it took none, but each
-    look held up everything for 10 to 26 ms, which was much of what the slowest of a hundred transactions had waited for.
+    at them took 40 % of a coordinator's processor time (256 transactions in flight). With 50,000 it took none, but
+    each look held up everything for 10 to 26 ms, which was much of what the slowest of a hundred transactions had
+    waited for.
 
     Garbage is what broken connections and failed tasks leave. It has to be looked for among what stayed, too: when that
     was done once in a million objects, a coordinator under faults grew by 13 MiB in a quarter of an hour. It costs
