@@ -23,8 +23,8 @@ def calm() -> None:
     waited for.
 
     Garbage is what broken connections and failed tasks leave. It has to be looked for among what stayed, too: when that
-    was done once in a million objects, a coordinator under faults grew by 13 MiB in a quarter of an hour. It costs
-    little where next to nothing stays, and in Handfast's own processes nothing does for long: what has ended is folded.
+    was done once in a million objects, what connections had left that were broken long ago was still there. It costs
+    little where little stays, and in Handfast's own processes only what is under way does: what has ended is folded.
 
     To be called once, when the process is ready. The whole process feels it, so it is for whoever owns that.
     """
